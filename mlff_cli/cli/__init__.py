@@ -1,0 +1,1 @@
+"""The command line: parse, call the stage, print, turn errors into exit codes."""

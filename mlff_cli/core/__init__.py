@@ -1,0 +1,1 @@
+"""What every floor shares: fields, units, elements, errors, artifacts, configuration, runtime."""

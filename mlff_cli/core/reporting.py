@@ -1,0 +1,107 @@
+"""What a stage says while it runs and when it is done, without knowing who listens.
+
+Stages never print. They tell a `Reporter`, which the command line implements with a terminal and
+tests implement with lists, and they return a `Summary`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol
+
+
+@dataclass
+class Table:
+    """A small table for the terminal; cells are plain values, already rounded as text if wished."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Summary:
+    """A stage's result.
+
+    Attributes:
+        data: plain values for `--json`.
+        tables: what a person reads.
+        lines: sentences a person reads, outputs first.
+    """
+
+    data: dict[str, Any]
+    tables: list[Table] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+
+class Progress(Protocol):
+    """A running bar; use it as a context manager."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def advance(self, n: int = 1, **fields: Any) -> None:
+        """Move on by `n` and show `fields` beside the bar."""
+
+
+class Reporter(Protocol):
+    """Where a stage's messages go."""
+
+    def info(self, message: str) -> None:
+        """A line the user should see."""
+
+    def detail(self, message: str) -> None:
+        """A line for the curious (`-v`)."""
+
+    def warning(self, message: str) -> None:
+        """A line the user must not miss."""
+
+    def progress(self, total: int | None, description: str, unit: str = "") -> Progress:
+        """Start a bar of `total` steps (None: unknown)."""
+
+
+class NullProgress:
+    """A bar nobody sees."""
+
+    def __enter__(self) -> NullProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def advance(self, n: int = 1, **fields: Any) -> None:
+        """Do nothing."""
+
+
+class NullReporter:
+    """A reporter that keeps silent; `warnings` holds what a user would have had to see."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def info(self, message: str) -> None:
+        """Do nothing."""
+
+    def detail(self, message: str) -> None:
+        """Do nothing."""
+
+    def warning(self, message: str) -> None:
+        """Keep the warning."""
+        self.warnings.append(message)
+
+    def progress(self, total: int | None, description: str, unit: str = "") -> NullProgress:
+        """A silent bar."""
+        return NullProgress()

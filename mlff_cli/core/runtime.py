@@ -1,0 +1,76 @@
+"""What a running command needs from its machine: optional packages, signals, devices."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType, ModuleType
+
+from mlff_cli.core.errors import MissingDependencyError
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        module: the module's import name, as "rdkit.Chem".
+        extra: the extra of mlff-cli that brings it.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if error.name and module.split(".")[0] != error.name.split(".")[0]:
+            raise  # the package is there but broken: hiding the reason would mislead
+        raise MissingDependencyError(
+            f"the package {module.split('.')[0]!r} is not installed",
+            remedy=f"pip install 'mlff-cli[{extra}]'",
+        ) from error
+
+
+class StopRequest:
+    """Set when the user or the scheduler asked the command to stop.
+
+    Attributes:
+        signal: the signal that asked, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was asked for."""
+        return self.signal is not None
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[StopRequest]:
+    """Turn SIGINT, SIGTERM and SIGUSR1 into a flag that the work asks between its steps.
+
+    A second SIGINT raises KeyboardInterrupt, so that a hung step can still be left. Outside the
+    main thread, where Python allows no handlers, the flag is simply never set.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.signal = signal.Signals(number)
+
+    previous = {s: signal.signal(s, handle) for s in STOP_SIGNALS}
+    try:
+        yield request
+    finally:
+        for s, old in previous.items():
+            signal.signal(s, old)

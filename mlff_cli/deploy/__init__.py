@@ -1,0 +1,1 @@
+"""Artifacts for production: TorchScript, verification, calculators."""

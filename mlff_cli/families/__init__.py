@@ -1,0 +1,1 @@
+"""Model families: what schema, model, batches, loss and metrics belong together."""

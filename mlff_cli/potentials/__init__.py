@@ -1,0 +1,1 @@
+"""Learned potentials and what is added to them."""

@@ -1,0 +1,1 @@
+"""AIMNet2 with one shared backbone and one readout per fidelity."""
