@@ -102,7 +102,9 @@ def storage_error(error: OSError, path: Path | str) -> StorageError:
     }
     reason = error.strerror or str(error)
     remedy = remedies.get(error.errno) if error.errno else None
-    return StorageError(f"the file could not be read or written: {reason}", where=str(path), remedy=remedy)
+    return StorageError(
+        f"the file could not be read or written: {reason}", where=str(path), remedy=remedy
+    )
 
 
 def provenance(

@@ -1,0 +1,126 @@
+"""The model file: weights and everything needed to use them, as tensors and plain values only.
+
+It loads with `weights_only=True`, so that opening a stranger's model runs none of its code.
+Format versions upgrade one step at a time (`UPGRADES`), so that old files stay readable.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlff_cli.core.artifacts import atomic_path
+from mlff_cli.core.errors import DataError, StorageError
+
+FORMAT_VERSION = 1
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> to the next one
+UNITS = {"energy": "eV", "length": "angstrom", "charge": "e"}
+
+
+@dataclass
+class ModelFile:
+    """A trained model that describes itself.
+
+    Attributes:
+        weights: the state dict, best by validation.
+        architecture: plain values that rebuild the network (the family's spec).
+        family: which family it belongs to, as "multifidelity".
+        config: the resolved training configuration.
+        species: atomic numbers it was trained on, ascending.
+        fidelities: per fidelity {index, dataset, level_of_theory, species, ...}.
+        sae: per fidelity {atomic number: eV}, subtracted before training.
+        provenance: inputs' hashes, command, versions, seed.
+        ema: averaged weights, if they were kept.
+        training: what a checkpoint needs beyond a model to resume; empty in a finished model.
+    """
+
+    weights: dict[str, Tensor]
+    architecture: dict[str, Any]
+    family: str
+    config: dict[Any, Any]
+    species: list[int]
+    fidelities: list[dict[str, Any]]
+    sae: dict[int, dict[int, float]]
+    provenance: dict[str, Any]
+    ema: dict[str, Tensor] | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=lambda: dict(UNITS))
+    format_version: int = FORMAT_VERSION
+
+    def save(self, path: Path | str, *, force: bool = False) -> None:
+        """Write the file atomically; the same content gives the same bytes.
+
+        Raises:
+            UsageError: the file exists and `force` is off.
+            StorageError: the disk is full.
+        """
+        payload = {f.name: getattr(self, f.name) for f in fields(self)}
+        with atomic_path(path, force=force) as temporary, temporary.open("wb") as stream:
+            torch.save(payload, stream)  # through a stream: a path would put its name in the bytes
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the tensors, for people and for `--json`."""
+        plain = asdict(self)
+        for name in ("weights", "ema", "training"):
+            plain.pop(name)
+        return plain
+
+
+def load_model_file(path: Path | str) -> ModelFile:
+    """Read a model file or a checkpoint (a superset of it).
+
+    Raises:
+        StorageError: the file is missing.
+        DataError: it is no model file, or of a newer format.
+    """
+    payload = load_plain(path)
+    version = payload.get("format_version")
+    if not isinstance(version, int) or "weights" not in payload:
+        raise DataError(
+            "not a model file of mlff",
+            where=str(path),
+            remedy="a bare {'model': state_dict} needs --model and --sae with `mlff compile`",
+        )
+    if version > FORMAT_VERSION:
+        raise DataError(
+            f"format version {version} is newer than this program reads ({FORMAT_VERSION})",
+            where=str(path),
+            remedy="upgrade mlff-cli",
+        )
+    while version < FORMAT_VERSION:
+        payload = UPGRADES[version](payload)
+        version += 1
+    known = {f.name for f in fields(ModelFile)}
+    return ModelFile(**{k: v for k, v in payload.items() if k in known})
+
+
+def load_plain(path: Path | str) -> dict[Any, Any]:
+    """Load a dict of tensors and plain values without running code from the file.
+
+    Raises:
+        StorageError: the file is missing.
+        DataError: the file is damaged, or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StorageError(
+            "the model file does not exist", where=str(path), remedy="check the path"
+        )
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"not a file of tensors and plain values ({reason})",
+            where=str(path),
+            remedy="pass the .pt that `mlff train` wrote",
+        ) from error
+    if not isinstance(payload, Mapping):
+        raise DataError(f"a dict is needed, found a {type(payload).__name__}", where=str(path))
+    return dict(payload)
