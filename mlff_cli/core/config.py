@@ -101,7 +101,7 @@ def read_yaml(file: Path | str) -> dict[Key, Any]:
         raise ConfigError(
             f"a mapping of keys is needed, found a {type(values).__name__}", where=str(file)
         )
-    return normalise(values)
+    return typing.cast("dict[Key, Any]", normalise(values))
 
 
 def parse_override(text: str) -> tuple[tuple[Key, ...], Any]:

@@ -104,7 +104,8 @@ class Group:
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Stored NumPy type of a field."""
-        return np.dtype(self._group[name].dtype)
+        dtype: np.dtype[Any] = self._group[name].dtype
+        return dtype
 
     def read(
         self, name: str, rows: slice | np.ndarray | None = None, *, check: bool = True
@@ -460,7 +461,8 @@ def label_names(file: GroupedHDF5) -> tuple[str, ...]:
 def _read_rows(data: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     """Rows in any order, repeats allowed: h5py itself wants them sorted and unique."""
     unique, inverse = np.unique(np.asarray(rows), return_inverse=True)
-    return data[unique][inverse]
+    values: np.ndarray = data[unique][inverse]
+    return values
 
 
 def _row_number(rows: slice | np.ndarray, index: int, length: int) -> int:
