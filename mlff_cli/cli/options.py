@@ -13,7 +13,9 @@ COMMON = "Common"
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=COMMON)
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", rich_help_panel=COMMON)]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Seed of every random choice.", rich_help_panel=COMMON)
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print a machine-readable summary.", rich_help_panel=COMMON),
