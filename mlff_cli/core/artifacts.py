@@ -1,7 +1,8 @@
 """Files that appear under their name only when complete, and the record of where they came from.
 
-A file is written to a temporary name in its own folder, flushed to disk, then renamed: a reader
-sees the old file or the new one, never half of one.
+A file is written to a hidden temporary name in its own folder, flushed to disk, then renamed: a
+reader sees the old file or the new one, never half of one. What a killed process could not remove
+is removed by the next one that writes the same file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import platform
 import shlex
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,17 +45,27 @@ def check_writable(path: Path | str, *, force: bool) -> None:
     """Refuse an output that exists, or that cannot be created, before any work is done.
 
     Raises:
-        UsageError: the file exists and `force` is off, or it is a folder.
+        UsageError: the file exists and `force` is off, or it is a folder or a device.
+        StorageError: no folder can be made there, or it is not writable.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UsageError("the output is a folder, a file name is needed", where=str(path))
-    if path.exists() and not force:
+    try:
+        exists, regular = path.exists(), path.is_file()
+        folder = next(p for p in path.absolute().parents if p.exists())
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise storage_error(error, path) from error
+    if exists and not regular:
+        raise UsageError("the output must be a file, this is a folder or device", where=str(path))
+    if exists and not force:
         raise UsageError(
             "the output exists already",
             where=str(path),
             remedy="pass --force to replace it, or choose another name",
         )
+    if not folder.is_dir():
+        raise storage_error(OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise storage_error(OSError(errno.EACCES, os.strerror(errno.EACCES)), path)
 
 
 @contextlib.contextmanager
@@ -68,16 +80,20 @@ def atomic_path(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path, force=force)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise storage_error(error, path) from error
+        ours = (str(temporary), *map(str, path.parents))
+        named = error.filename if isinstance(error.filename, str) else None
+        # an input that the block failed to read must not be blamed on the output
+        raise storage_error(error, named if named and named not in ours else path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -98,6 +114,7 @@ def storage_error(error: OSError, path: Path | str) -> StorageError:
     remedies = {
         errno.ENOSPC: "free some space, or write to another disk",
         errno.EACCES: "check the permissions of the folder",
+        errno.ENOTDIR: "a part of the path is a file: choose another folder",
         errno.ENOENT: "check the path",
     }
     reason = error.strerror or str(error)
@@ -133,6 +150,30 @@ def version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
+
+
+def _prefix(path: Path) -> str:
+    """How the temporary names of `path` begin on this machine; the process id follows."""
+    return f".{path.name}.{socket.gethostname()}."
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files of `path` whose process on this machine was killed."""
+    prefix, end = _prefix(path), f".tmp{path.suffix}"
+    for stale in path.parent.iterdir():
+        pid = stale.name.removeprefix(prefix).removesuffix(end)
+        if stale.name == f"{prefix}{pid}{end}" and pid.isdecimal() and not _alive(int(pid)):
+            stale.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only asks whether the process is there
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there, but another user's
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

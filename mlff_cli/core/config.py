@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +19,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from mlff_cli.core.artifacts import storage_error
 from mlff_cli.core.errors import ConfigError
@@ -70,12 +71,13 @@ def load_config(
     for override in overrides:
         path, value = parse_override(override)
         merged = merge(merged, _nested(path, value))
-        places[path] = f"command line ({override})"
+        origin = f"command line ({override})"
+        places.update(dict.fromkeys((path, *_paths(value, path)), origin))
     resolved = _resolve(merged, places)
     try:
         return Loaded(schema.model_validate(resolved), resolved)
     except ValidationError as error:
-        raise _explain(error, schema, places) from None
+        raise _explain(error, schema, places, resolved) from None
 
 
 def read_yaml(file: Path | str) -> dict[Key, Any]:
@@ -88,6 +90,8 @@ def read_yaml(file: Path | str) -> dict[Key, Any]:
         node = OmegaConf.load(file)
         values = OmegaConf.to_container(node, resolve=False)
     except OSError as error:
+        if error.errno is None:  # OmegaConf's own way to refuse a lone number
+            raise ConfigError("a mapping of keys is needed", where=str(file)) from None
         problem = storage_error(error, file)
         raise ConfigError(problem.message, where=str(file), remedy=problem.remedy) from error
     except yaml.YAMLError as error:
@@ -96,7 +100,7 @@ def read_yaml(file: Path | str) -> dict[Key, Any]:
         reason = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"not valid YAML: {reason}", where=f"{file}{line}") from None
     except (OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"not a configuration: {error}", where=str(file)) from None
+        raise ConfigError(f"not a configuration: {_line(error)}", where=str(file)) from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"a mapping of keys is needed, found a {type(values).__name__}", where=str(file)
@@ -120,7 +124,7 @@ def parse_override(text: str) -> tuple[tuple[Key, ...], Any]:
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"the value of {text!r} is not YAML: {error}") from None
+        raise ConfigError(f"the value of {text!r} is not YAML: {_line(error)}") from None
     return tuple(_key(p) for p in parts), normalise(typing.cast("dict[Any, Any]", value)["value"])
 
 
@@ -164,7 +168,7 @@ def nearest(name: str, candidates: Sequence[str], n: int = 3) -> list[str]:
 
 
 def _key(part: Any) -> Key:
-    return int(part) if isinstance(part, str) and part.isdigit() else part
+    return int(part) if isinstance(part, str) and part.isdecimal() else part
 
 
 def _indexes(over: dict[Key, Any], under: list[Any]) -> bool:
@@ -181,23 +185,40 @@ def _resolve(merged: dict[Key, Any], places: Mapping[tuple[Key, ...], str]) -> d
     try:
         values = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"an interpolation cannot be resolved: {error}") from None
-    for path, value in _leaves(values):
-        if value == MISSING:
-            raise ConfigError(
-                f"{_dotted(path)!r} must be set, it is {MISSING!r}",
-                where=_place(path, places),
-                remedy=f"add {_dotted(path)}=VALUE to the command line",
-            )
+        path = tuple(_key(p) for p in str(error.full_key or "").replace("[", ".").split("."))
+        raise ConfigError(
+            f"{_dotted(path)!r}: an interpolation cannot be resolved: {_line(error)}",
+            where=_place(path, places),
+        ) from None
+    missing = [path for path, value in _paths(values).items() if value == MISSING]
+    if missing:
+        rest = "".join(
+            f"\n  also: {f'{w}: ' if (w := _place(path, places)) else ''}{_dotted(path)!r}"
+            for path in missing[1:]
+        )
+        raise ConfigError(
+            f"{_dotted(missing[0])!r} must be set, it is {MISSING!r}{rest}",
+            where=_place(missing[0], places),
+            remedy=f"add {_dotted(missing[0])}=VALUE to the command line",
+        )
     return typing.cast("dict[Key, Any]", values)
 
 
-def _leaves(value: Any, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, (*path, key))
-    else:
-        yield path, value
+def _paths(value: Any, path: tuple[Key, ...] = ()) -> dict[tuple[Key, ...], Any]:
+    """Every key and list item below `value`, with what stands there."""
+    items: Iterable[tuple[Key, Any]] = ()
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+    below: dict[tuple[Key, ...], Any] = {}
+    for key, item in items:
+        below[(*path, key)] = item
+        below.update(_paths(item, (*path, key)))
+    return below
+
+
+def _line(error: Exception) -> str:
+    """The first line of a message; the libraries put their own bookkeeping below it."""
+    return str(error).partition("\n")[0]
 
 
 def _lines(file: Path) -> dict[tuple[Key, ...], str]:
@@ -231,12 +252,15 @@ def _dotted(path: Sequence[Key]) -> str:
 
 
 def _explain(
-    error: ValidationError, schema: type[BaseModel], places: Mapping[tuple[Key, ...], str]
+    error: ValidationError,
+    schema: type[BaseModel],
+    places: Mapping[tuple[Key, ...], str],
+    values: Mapping[Key, Any],
 ) -> ConfigError:
     """One ConfigError for a validation: the first problem in full, the others below it."""
     messages: list[tuple[str | None, str, str | None]] = []
     for item in error.errors(include_url=False):
-        path = _real_path(item["loc"], schema)
+        path = _real_path(item, values)
         where = _place(path, places)
         if item["type"] == "extra_forbidden":
             messages.append((where, f"unknown key {_dotted(path)!r}", _suggestion(path, schema)))
@@ -313,17 +337,13 @@ def _all_paths(
                 yield from _all_paths(model, here, depth - 1)
 
 
-def _real_path(loc: tuple[int | str, ...], schema: type[BaseModel]) -> tuple[Key, ...]:
+def _real_path(item: ErrorDetails, values: Any) -> tuple[Key, ...]:
     """Pydantic's location without the names of union members that it puts between keys."""
-    names = {m.__name__ for m in _every_model(schema, set())}
-    parts = [p for p in loc if p not in names and not str(p).endswith(("]", ")"))]
-    return tuple(_key(p) for p in parts if p != "[key]")
-
-
-def _every_model(schema: type[BaseModel], seen: set[type[BaseModel]]) -> set[type[BaseModel]]:
-    if schema not in seen:
-        seen.add(schema)
-        for field in schema.model_fields.values():
-            for model in _models(field.annotation):
-                _every_model(model, seen)
-    return seen
+    path: list[Key] = []
+    for part in map(_key, item["loc"]):
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        path.append(part)
+    return tuple(path) if item["type"] != "missing" else (*path, _key(item["loc"][-1]))

@@ -23,14 +23,16 @@ def require(module: str, extra: str) -> ModuleType:
 
     Raises:
         MissingDependencyError: it is not installed.
+        ImportError: it is installed but broken; the package's own error.
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        if error.name and module.split(".")[0] != error.name.split(".")[0]:
+    except ModuleNotFoundError as error:
+        name = error.name or module
+        if not f"{module}.".startswith(f"{name}."):
             raise  # the package is there but broken: hiding the reason would mislead
         raise MissingDependencyError(
-            f"the package {module.split('.')[0]!r} is not installed",
+            f"the package {name!r} is not installed",
             remedy=f"pip install 'mlff-cli[{extra}]'",
         ) from error
 
@@ -73,4 +75,4 @@ def interruptible() -> Iterator[StopRequest]:
         yield request
     finally:
         for s, old in previous.items():
-            signal.signal(s, old)
+            signal.signal(s, old if old is not None else signal.SIG_DFL)
