@@ -26,16 +26,19 @@ LABELS = ("energy", "forces", "charges")
 
 def self_energy(z: np.ndarray | int) -> np.ndarray:
     """Self-atomic energy used by the generator, eV: close to -13.6 Z^2.4."""
-    return -13.6 * np.asarray(z, dtype="float64") ** 2.4
+    energy: np.ndarray = -13.6 * np.asarray(z, dtype="float64") ** 2.4
+    return energy
 
 
 def _radius(z: np.ndarray) -> np.ndarray:
     """A covalent radius in A that grows with the row of the periodic table."""
-    return 0.35 + 0.32 * np.log(np.asarray(z, dtype="float64") + 0.2)
+    radius: np.ndarray = 0.35 + 0.32 * np.log(np.asarray(z, dtype="float64") + 0.2)
+    return radius
 
 
 def _electronegativity(z: np.ndarray) -> np.ndarray:
-    return 2.0 + np.sin(0.7 * np.asarray(z, dtype="float64"))
+    chi: np.ndarray = 2.0 + np.sin(0.7 * np.asarray(z, dtype="float64"))
+    return chi
 
 
 def pair_potential(
@@ -69,7 +72,8 @@ def partial_charges(coord: np.ndarray, numbers: np.ndarray, charge: np.ndarray) 
     d = np.sqrt(((r[:, :, None] - r[:, None]) ** 2).sum(-1))  # (n, N, N) A
     chi = _electronegativity(numbers)
     moved = CHARGE_SCALE * (chi[:, None] - chi[:, :, None]) * np.exp(-d)
-    return charge[:, None] / r.shape[1] + moved.sum(2)
+    charges: np.ndarray = charge[:, None] / r.shape[1] + moved.sum(2)
+    return charges
 
 
 def grow_molecule(numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
