@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mlff_cli.cli.console import ConsoleReporter, print_summary
 from mlff_cli.cli.options import Talk
 from mlff_cli.core.errors import MLFFError
 
@@ -29,6 +28,8 @@ def execute(stage: Callable[[Reporter], Summary], talk: Talk) -> None:
         stage: does the work, given a reporter.
         talk: verbosity, JSON output, progress bars.
     """
+    from mlff_cli.cli.console import ConsoleReporter, print_summary  # `--help` needs none of it
+
     reporter = ConsoleReporter(talk.verbosity, progress=not talk.no_progress)
     try:
         summary = stage(reporter)
