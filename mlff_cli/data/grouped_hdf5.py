@@ -12,8 +12,10 @@ to 1. Nothing is read before it is asked for, so that a file may be larger than 
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -74,21 +76,33 @@ class Group:
 
     def __init__(self, group: h5py.Group, where: str, scales: Mapping[str, float]) -> None:
         self._group = group
-        self._where = where
         self._scales = scales
         self.name = group.name.strip("/")
         self.n_atoms = int(self.name)
+        self._here = f"{where}, group {self.name}"
         for required in ("coord", "numbers"):
             if required not in group:
                 raise DataError(
                     f"every group needs {required!r}, this one has {sorted(group) or 'nothing'}",
-                    where=f"{where}, group {self.name}",
+                    where=self._here,
                     remedy="write it with `mlff convert`, or drop the group",
                 )
-        self.n_molecules = int(group["coord"].shape[0]) if group["coord"].shape else 0
         self.fields = frozenset(name for name in group if name in FIELDS)
         for name in sorted(self.fields):
+            self._check_type(name)
+        self.n_molecules = int(group["coord"].shape[0]) if group["coord"].shape else 0
+        for name in sorted(self.fields):
             self._check_shape(name)
+
+    def _check_type(self, name: str) -> None:
+        data = self._group.get(name)
+        if not isinstance(data, h5py.Dataset):
+            raise DataError(f"{name!r} must be an array", where=self._here)
+        text = h5py.check_string_dtype(data.dtype) is not None
+        if text != (FIELDS[name].dtype == "str") or not (text or data.dtype.kind in "fiu"):
+            raise DataError(
+                f"{name!r} must hold {FIELDS[name].dtype}, found {data.dtype}", where=self._here
+            )
 
     def _check_shape(self, name: str) -> None:
         """Compare the stored shape with the vocabulary's, without reading data."""
@@ -98,7 +112,7 @@ class Group:
             raise DataError(
                 f"{name!r} must have shape {expected} (molecules, {FIELDS[name].dims}), "
                 f"found {found}",
-                where=f"{self._where}, group {self.name}",
+                where=self._here,
                 remedy="the group's name is its number of atoms; reshape the array",
             )
 
@@ -115,7 +129,8 @@ class Group:
         Args:
             name: a field of the vocabulary; absent `charge` and `mult` give their defaults, absent
                 labels NaN.
-            rows: which molecules: a slice, indices in any order, or None for all.
+            rows: which molecules: a slice, indices in any order (repeats and negative ones too), a
+                mask (n_molecules,), or None for all.
             check: refuse non-finite inputs and impossible atomic numbers.
 
         Returns:
@@ -123,30 +138,50 @@ class Group:
 
         Raises:
             DataError: the file is damaged, an input is not finite, a number is not an element.
+            IndexError: a row the group does not have.
         """
         field = FIELDS[name]
-        rows = slice(None) if rows is None else rows
+        rows = self._rows(rows)
         if name not in self._group:
             return self._absent(name, rows)
         data = self._group[name]
         try:
             values = data[rows] if isinstance(rows, slice) else _read_rows(data, rows)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{name!r} cannot be read: {error}",
-                where=f"{self._where}, group {self.name}",
+                where=self._here,
                 remedy="the file is damaged: copy or make it again",
             ) from error
         if field.dtype == "str":
-            return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values])
-        shape = (values.shape[0], *field.shape(self.n_atoms))
+            text = (v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values)
+            return np.fromiter(text, dtype=object, count=len(values))
+        values = values.reshape(values.shape[0], *field.shape(self.n_atoms))
+        if check and name == "numbers":  # before the cast, which would round or wrap them
+            self._check_values(name, values, rows)
         scale = self._scales.get(_UNIT_OF.get(name, ""), 1.0)
-        values = values.reshape(shape).astype(field.dtype, copy=False)
         if scale != 1.0:
-            values = (values.astype("float64") * scale).astype(field.dtype)
+            values = values.astype("float64") * scale
+        with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, and refused below
+            values = values.astype(field.dtype, copy=False)
         if check and field.role == "input":
             self._check_values(name, values, rows)
         return values
+
+    def _rows(self, rows: slice | np.ndarray | None) -> slice | np.ndarray:
+        """Rows as h5py understands them: a forward slice, or indices from the start."""
+        if rows is None:
+            return slice(None)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.n_molecules)
+            return rows if step > 0 else np.arange(start, stop, step)
+        index = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        index = index.astype("int64", casting="safe" if index.size else "unsafe")  # [] is float
+        bad = (index < -self.n_molecules) | (index >= self.n_molecules)
+        if bad.any() or index.ndim != 1:
+            seen = index[bad][0] if bad.any() else index
+            raise IndexError(f"{self._here}: no row {seen}, there are {self.n_molecules}")
+        return np.where(index < 0, index + self.n_molecules, index)
 
     def _absent(self, name: str, rows: slice | np.ndarray) -> np.ndarray:
         """Defaults of a field that the file does not hold."""
@@ -158,8 +193,8 @@ class Group:
 
     def _check_values(self, name: str, values: np.ndarray, rows: slice | np.ndarray) -> None:
         if name == "numbers":
-            bad = (values < 1) | (values > MAX_Z)
-            rule = f"atomic numbers are 1 to {MAX_Z}"
+            bad = ~((values >= 1) & (values <= MAX_Z) & (values == np.trunc(values)))
+            rule = f"atomic numbers are integers from 1 to {MAX_Z}"
             remedy = "store plain atomic numbers, without padding and without fidelity offset"
         else:
             bad = ~np.isfinite(values)
@@ -172,7 +207,7 @@ class Group:
         row = _row_number(rows, first, self.n_molecules)
         raise DataError(
             f"{rule}, found {seen}",
-            where=f"{self._where}, group {self.name}, molecule {row}",
+            where=f"{self._here}, molecule {row}",
             remedy=remedy,
         )
 
@@ -216,23 +251,30 @@ class GroupedHDF5:
                 remedy="convert other formats with `mlff convert`",
             ) from error
         try:
-            self.attrs: dict[str, Any] = dict(self._file.attrs)
+            self.attrs: dict[str, Any] = {
+                k: v.decode() if isinstance(v, bytes) else v for k, v in self._file.attrs.items()
+            }
             self.notes: list[str] = []
             scales = self._scales()
             self.groups = tuple(self._open_groups(where, scales))
+        except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+            self._file.close()
+            raise DataError(
+                f"the HDF5 file is damaged ({error})", where=where, remedy="copy or make it again"
+            ) from error
         except BaseException:
             self._file.close()
             raise
 
     def _open_groups(self, where: str, scales: Mapping[str, float]) -> list[Group]:
-        strangers = [n for n in self._file if not (n.isdigit() and int(n) > 0)]
+        strangers = [n for n in self._file if not (n.isdecimal() and int(n) > 0)]
         if strangers:
             raise DataError(
                 f"groups are named by their number of atoms, found {strangers[0]!r}",
                 where=where,
                 remedy="convert it with `mlff convert`",
             )
-        not_groups = [n for n in self._file if not isinstance(self._file[n], h5py.Group)]
+        not_groups = [n for n in self._file if not isinstance(self._file.get(n), h5py.Group)]
         if not_groups:
             raise DataError(f"{not_groups[0]!r} is an array, a group is needed", where=where)
         groups = [Group(self._file[n], where, scales) for n in self._file]
@@ -329,17 +371,17 @@ class GroupedHDF5Writer:
         self._stack = ExitStack()
 
     def __enter__(self) -> GroupedHDF5Writer:
-        temporary = self._stack.enter_context(atomic_path(self.path, force=self._force))
-        try:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path, force=self._force))
             self._file = h5py.File(temporary, "w")
-        except OSError as error:
-            raise storage_error(error, self.path) from error
-        for key, value in self._attrs.items():
-            text = json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
-            self._file.attrs[key] = text
+            stack.push(self._close)
+            for key, value in self._attrs.items():
+                plain = isinstance(value, str | int | float)
+                self._file.attrs[key] = value if plain else json.dumps(value, sort_keys=True)
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(
+    def _close(
         self,
         kind: type[BaseException] | None,
         value: BaseException | None,
@@ -348,14 +390,15 @@ class GroupedHDF5Writer:
         try:
             self._file.close()
         except (OSError, RuntimeError) as error:  # h5py flushes here: a full disk shows up now
-            if value is None:
-                failure = StorageError(
-                    f"the file could not be written: {error}",
-                    where=str(self.path),
-                    remedy="free some space, or write to another disk",
-                )
-                self._stack.__exit__(StorageError, failure, None)
-                raise failure from error
+            if value is None:  # else the first error tells more
+                raise _disk_error(error, self.path) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stack.__exit__(kind, value, trace)
 
     def append(self, n_atoms: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -368,21 +411,34 @@ class GroupedHDF5Writer:
 
         Raises:
             DataError: an unknown field, or a shape that is not the field's.
+            StorageError: the disk is full.
         """
+        if n_atoms < 1 or not {"coord", "numbers"} <= set(arrays):
+            raise DataError(
+                "molecules need atoms, 'coord' and 'numbers', "
+                f"found {n_atoms} atoms and {sorted(arrays)}",
+                where=str(self.path),
+            )
         group = self._file.require_group(f"{n_atoms:03d}")
         n_new = len(arrays["coord"])
         n_old = group["coord"].shape[0] if "coord" in group else 0
         for name, values in arrays.items():
             if name not in FIELDS:
-                raise DataError(f"unknown field {name!r}; known: {sorted(FIELDS)}")
+                raise DataError(
+                    f"unknown field {name!r}; known: {sorted(FIELDS)}", where=str(self.path)
+                )
             expected = (n_new, *FIELDS[name].shape(n_atoms))
             if np.shape(values) != expected:
-                raise DataError(f"{name!r} must have shape {expected}, found {np.shape(values)}")
+                raise DataError(
+                    f"{name!r} must have shape {expected}, found {np.shape(values)}",
+                    where=str(self.path),
+                )
         try:
-            for name in dict.fromkeys((*(n for n in group), *arrays)):
-                self._extend(group, name, n_atoms, n_old, n_new, arrays.get(name))
-        except OSError as error:
-            raise storage_error(error, self.path) from error
+            for name in FIELDS:  # in the vocabulary's order: the same content, the same bytes
+                if name in arrays or name in group:
+                    self._extend(group, name, n_atoms, n_old, n_new, arrays.get(name))
+        except (OSError, RuntimeError) as error:
+            raise _disk_error(error, self.path) from error
 
     def _extend(
         self,
@@ -398,7 +454,6 @@ class GroupedHDF5Writer:
         text = field.dtype == "str"
         if name not in group:
             shape = field.shape(n_atoms)
-            fill: Any = "" if text else DEFAULTS.get(name, np.nan if field.role == "label" else 0)
             group.create_dataset(
                 name,
                 shape=(n_old, *shape),
@@ -407,7 +462,7 @@ class GroupedHDF5Writer:
                 dtype=h5py.string_dtype() if text else field.dtype,
                 compression=None if text else "gzip",
                 shuffle=not text,
-                fillvalue=None if text else fill,
+                fillvalue=None if text else _fill(name),
             )
         data = group[name]
         data.resize(n_old + n_new, axis=0)
@@ -431,26 +486,60 @@ def write_grouped(
         force: replace an existing file.
 
     Returns:
-        How many molecules were written.
+        How many molecules were written. Molecules of one size keep their order.
+
+    Raises:
+        DataError: as `GroupedHDF5Writer.append`.
+        UsageError: the output exists and `force` is off.
+        StorageError: the disk is full.
     """
-    waiting: dict[tuple[int, frozenset[str]], list[Mapping[str, Any]]] = {}
+    waiting: dict[int, list[Mapping[str, Any]]] = {}  # by number of atoms
     total = 0
     with GroupedHDF5Writer(path, attrs, force=force) as writer:
-
-        def flush(key: tuple[int, frozenset[str]]) -> None:
-            rows = waiting.pop(key)
-            writer.append(key[0], {n: np.stack([np.asarray(r[n]) for r in rows]) for n in key[1]})
-
         for molecule in molecules:
-            names = frozenset(n for n in molecule if n in FIELDS and molecule[n] is not None)
-            key = (len(molecule["numbers"]), names)
-            waiting.setdefault(key, []).append(molecule)
+            n_atoms = len(molecule["numbers"])
+            waiting.setdefault(n_atoms, []).append(molecule)
             total += 1
-            if len(waiting[key]) >= ROWS_PER_CHUNK:
-                flush(key)
-        for key in sorted(waiting, key=lambda k: (k[0], sorted(k[1]))):
-            flush(key)
+            if len(waiting[n_atoms]) >= ROWS_PER_CHUNK:
+                writer.append(n_atoms, _stack(n_atoms, waiting.pop(n_atoms), writer.path))
+        for n_atoms in sorted(waiting):
+            writer.append(n_atoms, _stack(n_atoms, waiting[n_atoms], writer.path))
     return total
+
+
+def _stack(
+    n_atoms: int, molecules: Sequence[Mapping[str, Any]], path: Path
+) -> dict[str, np.ndarray]:
+    """Arrays of molecules of one size; what one of them lacks takes the fill value."""
+    arrays = {}
+    for name, field in FIELDS.items():
+        given = [m.get(name) for m in molecules]
+        if all(v is None for v in given):
+            continue
+        shape = field.shape(n_atoms)
+        fill = np.full(shape, _fill(name))
+        rows = [np.asarray(fill if v is None else v) for v in given]
+        wrong = next((v.shape for v in rows if v.shape != shape), None)
+        if wrong is not None:
+            raise DataError(
+                f"{name!r} of one molecule must have shape {shape}, found {wrong}", where=str(path)
+            )
+        arrays[name] = np.stack(rows)
+    return arrays
+
+
+def _fill(name: str) -> Any:
+    """What stands for the missing value of one molecule."""
+    by_role = {"label": np.nan, "input": 0, "id": ""}
+    return DEFAULTS.get(name, by_role[FIELDS[name].role])
+
+
+def _disk_error(error: Exception, path: Path) -> StorageError:
+    """h5py tells a full disk in its own words, and not always as an OSError."""
+    number = getattr(error, "errno", None)
+    full = number == errno.ENOSPC or f"errno = {errno.ENOSPC}" in str(error)
+    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else OSError(str(error))
+    return storage_error(reason, path)
 
 
 def label_names(file: GroupedHDF5) -> tuple[str, ...]:
@@ -460,7 +549,7 @@ def label_names(file: GroupedHDF5) -> tuple[str, ...]:
 
 def _read_rows(data: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     """Rows in any order, repeats allowed: h5py itself wants them sorted and unique."""
-    unique, inverse = np.unique(np.asarray(rows), return_inverse=True)
+    unique, inverse = np.unique(rows, return_inverse=True)
     values: np.ndarray = data[unique][inverse]
     return values
 
