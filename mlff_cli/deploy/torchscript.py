@@ -1,0 +1,122 @@
+"""TorchScript artifacts: script, write reproducibly, load, and read what they say of themselves.
+
+A `.jpt` is a zip file. Its metadata lies in members below `extra/`, where it can be read without
+loading, and so without running, the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlff_cli.core.errors import DataError, StorageError
+
+METADATA = "metadata.json"
+VERIFICATION = "verification.json"
+
+
+@contextlib.contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """Silence the one warning a user can do nothing about: TorchScript is this format's name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        yield
+
+
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    """Compile a module to TorchScript, in evaluation mode, without gradients of its weights."""
+    module = module.eval().requires_grad_(False)
+    with _without_deprecation():
+        return torch.jit.script(module)
+
+
+def save(scripted: torch.jit.ScriptModule, path: Path, extra: Mapping[str, Any]) -> None:
+    """Write a scripted module; the same module and extras give the same bytes.
+
+    Args:
+        scripted: what `script` returned.
+        path: where to write; nothing atomic happens here.
+        extra: member name -> plain values, stored as JSON.
+    """
+    files = {name: to_json(value) for name, value in extra.items()}
+    # through a stream: a path would put its own name into the bytes
+    with _without_deprecation(), path.open("wb") as stream:
+        torch.jit.save(scripted, stream, _extra_files=files)
+
+
+def load(path: Path | str, device: str = "cpu") -> torch.jit.ScriptModule:
+    """Load an artifact to run it.
+
+    Raises:
+        StorageError: the file is missing.
+        DataError: it is no TorchScript archive.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StorageError("the artifact does not exist", where=str(path), remedy="check the path")
+    try:
+        with _without_deprecation():
+            module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise DataError(
+            f"not a TorchScript artifact ({str(error).splitlines()[0]})",
+            where=str(path),
+            remedy="pass the .jpt that `mlff compile` wrote",
+        ) from error
+    return module  # type: ignore[no-any-return]
+
+
+def read_extra(path: Path | str) -> dict[str, Any]:
+    """Every JSON member below `extra/`, read from the zip without loading the model.
+
+    Raises:
+        StorageError: the file is missing.
+        DataError: it is no zip file, or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                name.split("/extra/", 1)[1]: json.loads(archive.read(name))
+                for name in archive.namelist()
+                if "/extra/" in name and name.endswith(".json")
+            }
+    except FileNotFoundError as error:
+        raise StorageError("the file does not exist", where=str(path)) from error
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise DataError(
+            f"not a readable artifact ({error})",
+            where=str(path),
+            remedy="the file is damaged or of another kind: copy or make it again",
+        ) from error
+
+
+def payload_sha256(path: Path | str) -> str:
+    """SHA-256 over names and bytes of everything but the extras: the code and the weights.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(archive.namelist()):
+                if "/extra/" not in name and not name.endswith("/serialization_id"):
+                    digest.update(name.split("/", 1)[-1].encode())
+                    digest.update(archive.read(name))
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise DataError(f"not a readable artifact ({error})", where=str(path)) from error
+    return digest.hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Plain values as JSON in a fixed order; NaN is refused, as JSON has none."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
