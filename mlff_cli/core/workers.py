@@ -1,0 +1,128 @@
+"""Independent tasks in worker processes of one thread each.
+
+The parent alone answers signals: a worker ignores them, finishes its task, and dies with the parent
+even when that was killed outright.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+from typing import Any, TypeVar
+
+from mlff_cli.core.errors import NumericalError
+from mlff_cli.core.runtime import STOP_SIGNALS, StopRequest
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+POLL_SECONDS = 0.5  # how soon a stop request is noticed while every worker calculates
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_processes(
+    prepare: Callable[[str], Callable[..., Any]],
+    argument: str,
+    tasks: Iterable[tuple[Key, tuple[Any, ...]]],
+    workers: int,
+    stop: StopRequest,
+) -> Iterator[tuple[Key, Any]]:
+    """Run tasks in parallel and yield each result as it comes.
+
+    After a stop request nothing new is started; what the workers hold is finished, yielded, and the
+    iteration ends.
+
+    Args:
+        prepare: module-level function; called once in each worker, it returns the function to run.
+        argument: what `prepare` is given.
+        tasks: (key, arguments of the function) pairs, taken as workers become free.
+        workers: number of processes.
+        stop: the flag of `core.runtime.interruptible`.
+
+    Yields:
+        (key, result), in the order of completion.
+
+    Raises:
+        NumericalError: a worker died (usually: the machine ran out of memory).
+    """
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (prepare, argument))
+    waiting = iter(tasks)
+    running: dict[Future[Any], Key] = {}
+
+    def submit() -> None:
+        while len(running) <= workers and not stop.requested:  # one in reserve: nobody idles
+            task = next(waiting, None)
+            if task is None:
+                return
+            running[pool.submit(_run_task, *task[1])] = task[0]
+
+    try:
+        with _quiet_single_threaded_start():
+            submit()
+        while running:
+            finished, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for job in finished:
+                yield running.pop(job), job.result()
+            submit()
+    except BrokenProcessPool as error:
+        raise NumericalError(
+            "a worker process died in the middle of its task",
+            remedy="run the same command again to continue; with fewer --workers if memory ran out",
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_PREPARED: list[Callable[..., Any]] = []  # of a worker process, made once when it starts
+
+
+def _start_worker(prepare: Callable[[str], Callable[..., Any]], argument: str) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _PREPARED[:] = [prepare(argument)]
+
+
+def _run_task(*arguments: Any) -> Any:
+    return _PREPARED[0](*arguments)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _quiet_single_threaded_start() -> Iterator[None]:
+    """Start processes with one thread each and deaf to signals until they can ignore them.
+
+    Both are inherited: numerical libraries read the variables when they are loaded, which is before
+    any code of ours, and Ctrl-C reaches the whole process group at any moment.
+    """
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
