@@ -12,11 +12,11 @@ to 1. Nothing is read before it is asked for, so that a file may be larger than 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -381,6 +381,24 @@ class GroupedHDF5Writer:
             self._stack = stack.pop_all()
         return self
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            self._abandon()
+            raise _disk_error(error, self.path) from error
+
+    def _abandon(self) -> None:
+        """Let HDF5 write the rest to nowhere.
+
+        The library keeps unwritten data after a failed write, tries again when it closes, and may
+        crash the process when that fails too.
+        """
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, self._file.id.get_vfd_handle())
+        os.close(nowhere)
+
     def _close(
         self,
         kind: type[BaseException] | None,
@@ -388,10 +406,14 @@ class GroupedHDF5Writer:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._file.close()
-        except (OSError, RuntimeError) as error:  # h5py flushes here: a full disk shows up now
-            if value is None:  # else the first error tells more
-                raise _disk_error(error, self.path) from error
+            if value is None:
+                with self._writing():
+                    self._file.flush()
+            else:
+                self._abandon()
+        finally:
+            with suppress(OSError, RuntimeError):  # the flush above told what there is to tell
+                self._file.close()
 
     def __exit__(
         self,
@@ -433,12 +455,10 @@ class GroupedHDF5Writer:
                     f"{name!r} must have shape {expected}, found {np.shape(values)}",
                     where=str(self.path),
                 )
-        try:
+        with self._writing():
             for name in FIELDS:  # in the vocabulary's order: the same content, the same bytes
                 if name in arrays or name in group:
                     self._extend(group, name, n_atoms, n_old, n_new, arrays.get(name))
-        except (OSError, RuntimeError) as error:
-            raise _disk_error(error, self.path) from error
 
     def _extend(
         self,
@@ -468,6 +488,7 @@ class GroupedHDF5Writer:
         data.resize(n_old + n_new, axis=0)
         if values is not None:
             data[n_old:] = [str(v) for v in values] if text else np.asarray(values, field.dtype)
+        data.flush()  # here an error can be told; when h5py drops the data set it cannot
 
 
 def write_grouped(
@@ -536,9 +557,9 @@ def _fill(name: str) -> Any:
 
 def _disk_error(error: Exception, path: Path) -> StorageError:
     """h5py tells a full disk in its own words, and not always as an OSError."""
-    number = getattr(error, "errno", None)
-    full = number == errno.ENOSPC or f"errno = {errno.ENOSPC}" in str(error)
-    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else OSError(str(error))
+    told = re.search(r"errno = (\d+)", str(error))
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    reason = OSError(number, os.strerror(number)) if number else OSError(str(error))
     return storage_error(reason, path)
 
 
