@@ -8,7 +8,7 @@ import pytest
 from mlff_cli.core.errors import DataError
 from mlff_cli.data import compositions
 from mlff_cli.data.compositions import Sample, blocks, count_elements
-from mlff_cli.data.grouped_hdf5 import GroupedHDF5, GroupedHDF5Writer
+from mlff_cli.data.grouped_hdf5 import Group, GroupedHDF5, GroupedHDF5Writer
 from tests.synthetic import write_dataset
 
 
@@ -76,7 +76,7 @@ def test_a_sample_is_uniform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert np.abs(hits - repeats / 4).max() < 5 * deviation
 
 
-def _rows(file: GroupedHDF5) -> list:
+def _rows(file: GroupedHDF5) -> list[tuple[Group, slice]]:
     return [
         (g, slice(s, min(s + 9, g.n_molecules)))
         for g in file.groups

@@ -29,7 +29,7 @@ def test_equals_the_minimum_norm_solution_of_lstsq(x: np.ndarray, seed: int) -> 
     np.testing.assert_allclose(found.values[elements], expected, atol=1e-8)
     assert found.rank == rank
     ambiguous = {z for a in found.ambiguities for z in a.elements}
-    occurring = {z for z, any_atom in zip(elements, x.any(axis=0), strict=True) if any_atom}
+    occurring = {z for z, atoms in zip(elements, x.sum(axis=0), strict=True) if atoms}
     assert set(np.flatnonzero(np.isfinite(found.spread))) == occurring - ambiguous
     assert sum(a.dimension for a in found.ambiguities) == len(occurring) - rank
 
