@@ -92,6 +92,7 @@ def _start_worker(prepare: Callable[[str], Callable[..., Any]], argument: str) -
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    os.dup2(2, 1)  # what a foreign library prints is not a result of ours
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _PREPARED[:] = [prepare(argument)]
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from mlff_cli.core.elements import MAX_Z
 from mlff_cli.core.errors import DataError, StorageError
+from mlff_cli.core.fields import FIELDS, LABELS
 from mlff_cli.core.runtime import require
 
 EMBEDDING_ATTEMPTS = 20  # seeds to try per SMILES: strained rings need a few
@@ -44,6 +45,7 @@ class Structure:
         molecule: name shared by the conformers of a molecule (InChIKey where RDKit read it), or "".
         where: file and line or frame, for messages.
         labels: labels it came with, by the vocabulary's names.
+        level_of_theory: of these labels, or "".
     """
 
     coord: np.ndarray
@@ -53,6 +55,7 @@ class Structure:
     molecule: str
     where: str
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    level_of_theory: str = ""
 
 
 def read_structures(
@@ -221,15 +224,10 @@ def _from_ase(atoms: Any, where: str) -> Structure:
         odd = numbers[(numbers < 1) | (numbers > MAX_Z)][0]
         raise DataError(f"atomic numbers are 1 to {MAX_Z}, found {odd}", where=where)
     results = atoms.calc.results if atoms.calc is not None else {}
-    sources = {
-        "energy": (atoms.info, results),
-        "forces": (atoms.arrays, results),
-        "charges": (atoms.arrays, results),
-        "spin_charges": (atoms.arrays, results),
-    }
     labels = {}
-    for name, (own, calculated) in sources.items():
-        for source, key in ((own, f"REF_{name}"), (own, name), (calculated, name)):
+    for name in LABELS:
+        own = atoms.arrays if "N" in FIELDS[name].dims else atoms.info
+        for source, key in ((own, f"REF_{name}"), (own, name), (results, name)):
             if key in source:
                 labels[name] = _label(name, source[key], len(numbers), where)
                 break
@@ -241,11 +239,12 @@ def _from_ase(atoms: Any, where: str) -> Structure:
         molecule=str(atoms.info.get("molecule", "")),
         where=where,
         labels=labels,
+        level_of_theory=str(atoms.info.get("level_of_theory", "")),
     )
 
 
 def _label(name: str, value: Any, n_atoms: int, where: str) -> np.ndarray:
-    shape = {"energy": (), "forces": (n_atoms, 3)}.get(name, (n_atoms,))
+    shape = FIELDS[name].shape(n_atoms)
     try:
         return np.asarray(value, dtype="float64").reshape(shape)
     except (TypeError, ValueError) as error:
