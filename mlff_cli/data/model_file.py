@@ -7,11 +7,14 @@ Format versions upgrade one step at a time (`UPGRADES`), so that old files stay 
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +23,20 @@ from mlff_cli.core.errors import DataError, StorageError
 
 FORMAT_VERSION = 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> to the next one
+UNREADABLE = (  # what a damaged pickle or archive makes the loader raise
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 UNITS = {"energy": "eV", "length": "angstrom", "charge": "e"}
 
 
@@ -59,17 +76,18 @@ class ModelFile:
         Raises:
             UsageError: the file exists and `force` is off.
             StorageError: the disk is full.
+            TypeError: a value is neither a tensor nor plain, so that it could not be loaded again.
         """
-        payload = {f.name: getattr(self, f.name) for f in fields(self)}
+        payload = _canonical({f.name: getattr(self, f.name) for f in fields(self)}, "model", {})
         with atomic_path(path, force=force) as temporary, temporary.open("wb") as stream:
             torch.save(payload, stream)  # through a stream: a path would put its name in the bytes
 
     def description(self) -> dict[str, Any]:
         """Everything but the tensors, for people and for `--json`."""
-        plain = asdict(self)
-        for name in ("weights", "ema", "training"):
-            plain.pop(name)
-        return plain
+        tensors = ("weights", "ema", "training")
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors}
+        described: dict[str, Any] = _canonical(plain, "model", {})
+        return described
 
 
 def load_model_file(path: Path | str) -> ModelFile:
@@ -77,7 +95,7 @@ def load_model_file(path: Path | str) -> ModelFile:
 
     Raises:
         StorageError: the file is missing.
-        DataError: it is no model file, or of a newer format.
+        DataError: it is no model file, of a newer format, or incomplete.
     """
     payload = load_plain(path)
     version = payload.get("format_version")
@@ -93,10 +111,18 @@ def load_model_file(path: Path | str) -> ModelFile:
             where=str(path),
             remedy="upgrade mlff-cli",
         )
-    while version < FORMAT_VERSION:
-        payload = UPGRADES[version](payload)
-        version += 1
+    for step in range(version, FORMAT_VERSION):
+        if step not in UPGRADES:
+            raise DataError(f"format version {version} was never written", where=str(path))
+        payload = UPGRADES[step](payload)
     known = {f.name for f in fields(ModelFile)}
+    needed = {
+        f.name for f in fields(ModelFile) if f.default is MISSING and f.default_factory is MISSING
+    }
+    if absent := sorted(needed - set(payload)):
+        raise DataError(
+            f"the model file lacks {absent}", where=str(path), remedy="make the file again"
+        )
     return ModelFile(**{k: v for k, v in payload.items() if k in known})
 
 
@@ -113,8 +139,9 @@ def load_plain(path: Path | str) -> dict[Any, Any]:
             "the model file does not exist", where=str(path), remedy="check the path"
         )
     try:
+        _check_archive(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"not a file of tensors and plain values ({reason})",
@@ -124,3 +151,44 @@ def load_plain(path: Path | str) -> dict[Any, Any]:
     if not isinstance(payload, Mapping):
         raise DataError(f"a dict is needed, found a {type(payload).__name__}", where=str(path))
     return dict(payload)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse TorchScript, which carries code, and check sums that differ: torch checks neither."""
+    if not zipfile.is_zipfile(path):
+        return  # a pickle of old, or not an archive: reading it tells more
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise DataError(
+                "this is a compiled model, the trained one is needed",
+                where=str(path),
+                remedy="pass the .pt that `mlff train` wrote, not the .jpt made from it",
+            )
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
+
+
+def _canonical(value: Any, name: str, texts: dict[str, str]) -> Any:
+    """Copy tensors and plain values so that equal content is pickled to equal bytes.
+
+    Pickle writes an object that it met before as a reference, and a view of a tensor with all the
+    memory behind it: equal texts become one object, everything else its own.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {
+            _canonical(k, name, texts): _canonical(v, f"{name}.{k}", texts)
+            for k, v in value.items()
+        }
+    if isinstance(value, list | tuple):
+        items = [_canonical(v, f"{name}.{i}", texts) for i, v in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, str):
+        text = str(value)
+        return texts.setdefault(text, text)
+    if value is None or type(value) in (bool, int, float, bytes):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}, only tensors and plain values are kept")
