@@ -48,17 +48,20 @@ class LocalGeometry(nn.Module):
         n_atoms = coord.shape[1]
         itself = torch.eye(n_atoms, dtype=torch.bool, device=coord.device)
         pairs = real.unsqueeze(2) & real.unsqueeze(1) & ~itself  # [b, j, i]
-        x = coord.transpose(1, 2)  # [b, xyz, atom]
-        r = x.unsqueeze(3) - x.unsqueeze(2)  # [b, xyz, j, i]: r_j - r_i
+        r = coord.unsqueeze(3) - coord.transpose(1, 2).unsqueeze(1)  # [b, j, xyz, i]: r_j - r_i
         # the root of zero has no derivative: pairs that do not exist get distance 1 first
-        d = r.square().sum(dim=1).masked_fill(~pairs, 1.0).sqrt()  # [b, j, i]
-        u = r / d.unsqueeze(1)  # [b, xyz, j, i]
-        directions = torch.cat([torch.ones_like(u[:, :1]), u], dim=1)  # [b, (1, xyz), j, i]
+        squared = (r * r).sum(dim=2).masked_fill(~pairs, 1.0)  # [b, j, i]
+        inverse = squared.rsqrt()
+        d = squared * inverse
+        u = r * inverse.unsqueeze(2)  # [b, j, xyz, i]
+        directions = torch.cat([torch.ones_like(u[:, :, :1]), u], dim=2)  # [b, j, (1, xyz), i]
 
         # made here and not stored: exact in whatever precision the model runs in
         steps = torch.arange(self.n, device=d.device, dtype=d.dtype)
         mu = (self.rmin + steps * ((self.rc - self.rmin) / self.n)).view(1, -1, 1, 1)
+        width = self.eta**0.5
+        s = (width * d).unsqueeze(1) - width * mu  # [b, g, j, i]
         f = cosine_cutoff(d, self.rc).masked_fill(~pairs, 0.0)
-        g = torch.exp(-self.eta * (d.unsqueeze(1) - mu).square()) * f.unsqueeze(1)  # [b, g, j, i]
-        basis = g.unsqueeze(3) * directions.transpose(1, 2).unsqueeze(1)  # [b, g, j, (1, xyz), i]
+        g = torch.exp(-(s * s)) * f.unsqueeze(1)  # [b, g, j, i]
+        basis = g.unsqueeze(3) * directions.unsqueeze(1)  # [b, g, j, (1, xyz), i]
         return pairs, d, basis

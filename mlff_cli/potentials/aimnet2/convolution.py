@@ -56,10 +56,11 @@ class Invariants(nn.Module):
             (B, N, n_a n_g + n_a n_h): S with g running fastest, then V with h running fastest.
         """
         b, n_g, n_a, _, n = t.shape
-        s = t[:, :, :, 0].permute(0, 3, 2, 1).reshape(b, n, n_a * n_g)
-        vectors = t[:, :, :, 1:].permute(2, 1, 0, 3, 4).reshape(n_a, n_g, b * 3 * n)
+        scalars, vectors = t.split([1, 3], dim=3)
+        s = scalars.squeeze(3).permute(0, 3, 2, 1).reshape(b, n, n_a * n_g)
+        vectors = vectors.permute(2, 1, 0, 3, 4).reshape(n_a, n_g, b * 3 * n)
         mixed = torch.bmm(self.agh.transpose(1, 2), vectors)  # [a, h, (b, xyz, i)]
-        v = mixed.view(n_a, -1, b, 3, n).square().sum(dim=3)  # [a, h, b, i]
+        v = (mixed * mixed).view(n_a, -1, b, 3, n).sum(dim=3)  # [a, h, b, i]
         return torch.cat([s, v.permute(2, 3, 0, 1).reshape(b, n, -1)], dim=-1)
 
 

@@ -117,6 +117,7 @@ class AIMNet2(nn.Module):
         z = numbers % self.fidelity_offset  # [b, i]
         fidelity = torch.div(numbers, self.fidelity_offset, rounding_mode="floor")
         k = fidelity.amax(dim=1) if self.n_readouts > 1 else torch.zeros_like(numbers[:, 0])
+        readout_of = (k.unsqueeze(1) == torch.arange(self.n_readouts, device=k.device)).to(dtype)
         # a Z outside the block would land on another fidelity's element: past the end, it raises
         row = torch.where(z < self.n_rows, z + self.n_rows * fidelity, self.afv.num_embeddings)
         a = self.afv(torch.where(real, row, 0))  # [b, i, (a, g)]
@@ -124,7 +125,6 @@ class AIMNet2(nn.Module):
         pairs, d, basis = self.aev(coord, real)
         b, n = numbers.shape
         q = torch.zeros(b, n, c, dtype=dtype, device=coord.device)
-        readout_of_pass = 0
         for i, mlp in enumerate(self.mlps):
             features = a.view(b, n, -1, self.feature_gaussians).permute(0, 3, 2, 1)  # [b, g, a, j]
             features = features.expand(-1, self.n_gaussians, -1, -1)
@@ -134,12 +134,13 @@ class AIMNet2(nn.Module):
                 # features and charges share one contraction: the basis is read once
                 qs = q.transpose(1, 2).unsqueeze(1).expand(-1, self.n_gaussians, -1, -1)
                 t = contract(torch.cat([features, qs], dim=2), basis)
-                x = torch.cat([a, self.conv_a(t[:, :, :-c]), q, self.conv_q(t[:, :, -c:])], dim=-1)
+                t_a, t_q = t.split([features.shape[2], c], dim=2)
+                x = torch.cat([a, self.conv_a(t_a), q, self.conv_q(t_q)], dim=-1)
             hidden, out = mlp(x)
             # a ModuleList is unrolled by TorchScript: it can be looped over, not indexed
             for j, readout in enumerate(self.charge_readouts):
                 if j == i:
-                    qf = readout(hidden, k)  # [b, i, (q~, f)]
+                    qf = readout(hidden, readout_of)  # [b, i, (q~, f)]
                     if i > 0:
                         qf = gelu(qf)
                     q = equilibrate(q + qf[..., :c], qf[..., c:], target, real)
@@ -148,7 +149,7 @@ class AIMNet2(nn.Module):
             else:
                 a = out
 
-        energy = self.outputs(a, z, k).sum(dim=-1, dtype=torch.float64)  # [b]
+        energy = self.outputs(a, z, readout_of).sum(dim=-1, dtype=torch.float64)  # [b]
         charges = q.sum(dim=-1)  # [b, i]
         if self.coulomb_rc > 0.0:
             energy = energy + coulomb_simple(charges, d, pairs, self.coulomb_rc)

@@ -1,8 +1,8 @@
 """Readouts, one per fidelity, stacked along the first axis of their parameters.
 
-A batch mixes fidelities: each molecule gathers the weights of its own, W[k] with k (B,), and one
-batched product serves them all. Parameters of fidelities absent from a batch take part with a
-zero gradient, so that every step sees every parameter (which optimizers and DDP rely on).
+A batch mixes fidelities: each molecule takes the weights of its own, sum_r s_br W_r with s (B, R)
+one-hot, and one batched product serves them all. Parameters of fidelities absent from a batch take
+part with a zero gradient, so that every step sees every parameter (optimizers and DDP rely on it).
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class StackedLinear(nn.Module):
         self.weight = nn.Parameter(weight.repeat(n_readouts, 1, 1))  # [r, out, in]
         self.bias = nn.Parameter(torch.zeros(n_readouts, n_out))  # [r, out]
 
-    def forward(self, x: Tensor, k: Tensor) -> Tensor:
-        """W[k] x + b[k].
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        """Each molecule's W x + b.
 
         Args:
             x: (B, N, n_in).
-            k: (B,) readout of each molecule.
+            s: (B, R) one-hot, the readout of each molecule.
 
         Returns:
             (B, N, n_out).
         """
         if self.weight.shape[0] == 1:
             return linear(x, self.weight[0], self.bias[0])
-        weight = self.weight.index_select(0, k)  # [b, out, in]
-        bias = self.bias.index_select(0, k).unsqueeze(1)  # [b, 1, out]
-        return torch.baddbmm(bias, x, weight.transpose(1, 2))
+        # a product with one-hot rows: exact, and its gradient is a product instead of a scatter
+        weight = (s @ self.weight.flatten(1)).view(-1, self.weight.shape[1], self.weight.shape[2])
+        return torch.baddbmm((s @ self.bias).unsqueeze(1), x, weight.transpose(1, 2))
 
 
 class EnergyMLP(nn.Module):
@@ -66,11 +66,11 @@ class EnergyMLP(nn.Module):
         )
         self.out = StackedLinear(n_readouts, sizes[-1], 1)
 
-    def forward(self, aim: Tensor, k: Tensor) -> Tensor:
-        """Atomic energies (B, N) eV from features (B, N, n_in), readout k (B,)."""
+    def forward(self, aim: Tensor, s: Tensor) -> Tensor:
+        """Atomic energies (B, N) eV from features (B, N, n_in), readouts one-hot (B, R)."""
         for layer in self.hidden:
-            aim = gelu(layer(aim, k))
-        return self.out(aim, k).squeeze(-1)
+            aim = gelu(layer(aim, s))
+        return self.out(aim, s).squeeze(-1)
 
 
 class AtomicShift(nn.Module):
@@ -87,9 +87,9 @@ class AtomicShift(nn.Module):
         self.shifts = nn.Embedding(n_readouts * n_rows, 1, padding_idx=0)
         nn.init.zeros_(self.shifts.weight)
 
-    def forward(self, z: Tensor, k: Tensor) -> Tensor:
-        """Shifts (B, N) eV of atomic numbers z (B, N), 0 = padding, readout k (B,)."""
-        row = torch.where(z > 0, z + self.n_rows * k.unsqueeze(-1), 0)
+    def forward(self, z: Tensor, s: Tensor) -> Tensor:
+        """Shifts (B, N) eV of atomic numbers z (B, N), 0 = padding, readouts one-hot (B, R)."""
+        row = torch.where(z > 0, z + self.n_rows * s.argmax(dim=1).unsqueeze(-1), 0)
         return self.shifts(row).squeeze(-1)
 
 
@@ -108,13 +108,13 @@ class Outputs(nn.Module):
         self.energy_mlp = EnergyMLP(n_readouts, n_in, hidden)
         self.atomic_shift = AtomicShift(n_readouts, n_rows)
 
-    def forward(self, aim: Tensor, z: Tensor, k: Tensor) -> Tensor:
+    def forward(self, aim: Tensor, z: Tensor, s: Tensor) -> Tensor:
         """Atomic energies (B, N) eV, zero for padding.
 
         Args:
             aim: (B, N, n_in).
             z: (B, N) atomic numbers, 0 = padding.
-            k: (B,) readout of each molecule.
+            s: (B, R) one-hot, the readout of each molecule.
         """
-        e = self.energy_mlp(aim, k) + self.atomic_shift(z, k)
+        e = self.energy_mlp(aim, s) + self.atomic_shift(z, s)
         return e.masked_fill(z == 0, 0.0)
