@@ -10,7 +10,6 @@ import typer
 from mlff_cli.cli import options as opt
 from mlff_cli.cli.options import Talk, comma_list
 from mlff_cli.cli.run import execute
-from mlff_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from mlff_cli.core.reporting import Reporter, Summary
@@ -26,6 +25,7 @@ app = typer.Typer(
 )
 DATA = "Data"
 MODEL = "Model"
+BARE = "What a model file knows by itself"
 
 
 def main() -> None:
@@ -52,6 +52,31 @@ def top(
 
 
 @app.command(rich_help_panel=DATA)
+def convert(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Grouped HDF5, extxyz, SDF, or any file ASE reads.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help=".h5 (grouped HDF5) or .xyz (extxyz).")
+    ],
+    level_of_theory: Annotated[
+        str | None, typer.Option(help="Written where the inputs do not name theirs.")
+    ] = None,
+    force: opt.Force = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """Convert and combine data files."""
+    from mlff_cli.stages import convert as stage
+
+    chosen = stage.Options(level_of_theory, force)
+    talk = Talk(json, quiet, verbose, no_progress)
+    execute(lambda reporter: stage.run(inputs, output, chosen, reporter), talk)
+
+
+@app.command(rich_help_panel=DATA)
 def label(
     structures: Annotated[
         Path, typer.Argument(help="extxyz, SDF, SMILES list (.smi), or any file ASE reads.")
@@ -74,7 +99,7 @@ def label(
         float, typer.Option(help="Mean amplitude of Gaussian displacements, angstrom.")
     ] = 0.0,
     labels: Annotated[
-        list[str] | None, typer.Option(help="Labels to keep, as energy,forces [default: all].")
+        list[str] | None, typer.Option(help="Labels to keep, as energy,forces.", show_default="all")
     ] = None,
     workers: opt.Workers = 0,
     seed: opt.Seed = 0,
@@ -123,21 +148,176 @@ def calc_sae(
     from mlff_cli.stages import calc_sae as stage
 
     def go(reporter: Reporter) -> Summary:
-        chosen = stage.Options(samples, _pair(percentiles), seed, force, dry_run)
+        chosen = stage.Options(
+            samples, opt.pair("--percentiles", percentiles), seed, force, dry_run
+        )
         return stage.run(data, output, chosen, reporter)
 
     execute(go, Talk(json, quiet, verbose, no_progress))
 
 
-def _pair(text: str) -> tuple[float, float]:
-    """Two numbers from 'low,high'."""
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"--percentiles takes two numbers, found {text!r}", remedy="write --percentiles 2,98"
-        ) from None
-    return low, high
+@app.command(rich_help_panel=MODEL)
+def train(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Configuration overrides.")
+    ] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option("-c", "--config", help="YAML file; later ones win.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Configuration under the files.")] = "default",
+    model: Annotated[
+        Path | None, typer.Option(help="Architecture, instead of the preset's.")
+    ] = None,
+    load: Annotated[
+        Path | None, typer.Option(help="Start from these weights instead of random ones.")
+    ] = None,
+    save: Annotated[Path, typer.Option(help="Model file to write.")] = Path("model.pt"),
+    resume: Annotated[
+        str, typer.Option(help="auto continues an interrupted run; never starts anew.")
+    ] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    device: opt.Device = "auto",
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Instead of the configuration's.", rich_help_panel=opt.COMMON),
+    ] = None,
+    dry_run: opt.DryRun = False,
+    force: opt.Force = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """Train a model; an interrupted run continues when called again."""
+    from mlff_cli.stages import train as stage
+
+    def go(reporter: Reporter) -> Summary:
+        chosen = stage.Options(
+            save=save,
+            configs=tuple(config or ()),
+            overrides=tuple(overrides or ()),
+            preset=preset,
+            model=model,
+            load=load,
+            resume=opt.choice("--resume", resume, ("auto", "never")),
+            force=force,
+            seed=seed,
+            device=device,
+            dtype=opt.choice("--dtype", dtype, ("float32", "float64")),
+            dry_run=dry_run,
+            command=opt.command_line(),
+        )
+        return stage.run(chosen, reporter)
+
+    execute(go, Talk(json, quiet, verbose, no_progress))
+
+
+@app.command(rich_help_panel=MODEL)
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Compiled artifact, model file or checkpoint.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(help="Labelled data; for fidelity K of a model file K=FILE, or in order."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="JSON of metrics; figures are named after it.")
+    ] = Path("evaluation.json"),
+    units: Annotated[str, typer.Option(help="Of energies: kcal/mol or eV.")] = "kcal/mol",
+    figures: Annotated[bool, typer.Option(help="Draw parity figures.")] = True,
+    device: opt.Device = "auto",
+    dry_run: opt.DryRun = False,
+    force: opt.Force = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """Errors of a model on labelled data, per fidelity."""
+    from mlff_cli.stages import evaluate as stage
+
+    chosen = stage.Options(units, device, figures, force, dry_run)
+    talk = Talk(json, quiet, verbose, no_progress)
+    execute(lambda reporter: stage.run(model, data, output, chosen, reporter), talk)
+
+
+@app.command("compile", rich_help_panel=MODEL)
+def compile_(
+    weights: Annotated[Path, typer.Option(help="Model file, checkpoint, or bare weights.")] = Path(
+        "model.pt"
+    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Stem: _fid0.jpt and _fid0_meta.yaml follow.")
+    ] = Path("compiled_model"),
+    fidelity_level: Annotated[
+        int | None, typer.Option(help="Which fidelity; needed where there are several.")
+    ] = None,
+    dispersion: Annotated[str, typer.Option(help="none or d3bj.")] = "none",
+    dispersion_functional: Annotated[
+        str | None, typer.Option(help="Whose parameters.", show_default="the level of theory's")
+    ] = None,
+    dispersion_s6: Annotated[float | None, typer.Option(help="Custom D3(BJ) parameter.")] = None,
+    dispersion_s8: Annotated[float | None, typer.Option(help="Custom D3(BJ) parameter.")] = None,
+    dispersion_a1: Annotated[float | None, typer.Option(help="Custom D3(BJ) parameter.")] = None,
+    dispersion_a2: Annotated[
+        float | None, typer.Option(help="Custom D3(BJ) parameter, Bohr.")
+    ] = None,
+    dispersion_s9: Annotated[
+        float | None, typer.Option(help="1 adds the three-body term.", show_default="0")
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="jpt (TorchScript).")] = "jpt",
+    dtype: Annotated[str, typer.Option(help="Of the network: float32 or float64.")] = "float32",
+    model: Annotated[
+        Path | None,
+        typer.Option(help="model.yaml of bare weights.", rich_help_panel=BARE),
+    ] = None,
+    sae: Annotated[
+        Path | None, typer.Option(help="Atomic energies of this fidelity.", rich_help_panel=BARE)
+    ] = None,
+    num_fidelities: Annotated[
+        int | None, typer.Option(help="Fidelities in the model.", rich_help_panel=BARE)
+    ] = None,
+    fidelity_offset: Annotated[
+        int | None, typer.Option(help="Distance between fidelities.", rich_help_panel=BARE)
+    ] = None,
+    use_fidelity_readouts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="true|false", help="Each fidelity has its readouts.", rich_help_panel=BARE
+        ),
+    ] = None,
+    dry_run: opt.DryRun = False,
+    force: opt.Force = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """Compile one fidelity into a verified, self-contained artifact."""
+    from mlff_cli.stages import compile as stage
+
+    def go(reporter: Reporter) -> Summary:
+        chosen = stage.Options(
+            fidelity_level=fidelity_level,
+            fidelity_offset=fidelity_offset,
+            num_fidelities=num_fidelities,
+            use_fidelity_readouts=opt.truth("--use-fidelity-readouts", use_fidelity_readouts),
+            model=model,
+            sae=sae,
+            dispersion=dispersion,
+            dispersion_functional=dispersion_functional,
+            dispersion_s6=dispersion_s6,
+            dispersion_s8=dispersion_s8,
+            dispersion_a1=dispersion_a1,
+            dispersion_a2=dispersion_a2,
+            dispersion_s9=dispersion_s9,
+            format=format_,
+            dtype=dtype,
+            force=force,
+            dry_run=dry_run,
+        )
+        return stage.run(weights, output, chosen, reporter)
+
+    execute(go, Talk(json, quiet, verbose, no_progress))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from mlff_cli.core.errors import UsageError
 
 COMMON = "Common"
 
@@ -63,3 +67,48 @@ class Talk:
 def comma_list(values: list[str] | None) -> list[str]:
     """Repeated options and comma-separated lists are one thing: `--a 1,2 --a 3` is 1, 2, 3."""
     return [v.strip() for value in values or [] for v in value.split(",") if v.strip()]
+
+
+def pair(option: str, text: str) -> tuple[float, float]:
+    """Two numbers from 'low,high'.
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{option} takes two numbers, found {text!r}", remedy=f"write {option} 2,98"
+        ) from None
+    return low, high
+
+
+def choice(option: str, text: str, choices: tuple[str, ...]) -> Any:
+    """`text`, if it is one of the choices.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if text not in choices:
+        raise UsageError(f"{option} takes {' or '.join(choices)}, found {text!r}")
+    return text
+
+
+def truth(option: str, text: str | None) -> bool | None:
+    """A boolean that takes a value, as the seed's command line has it.
+
+    Raises:
+        UsageError: the value is neither true nor false.
+    """
+    if text is None:
+        return None
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise UsageError(f"{option} takes true or false, found {text!r}")
+    return words[text.lower()]
+
+
+def command_line() -> str:
+    """The command as it was typed, for provenance; the program's path is no part of it."""
+    return shlex.join(["mlff", *sys.argv[1:]])
