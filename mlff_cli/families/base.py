@@ -1,0 +1,76 @@
+"""What a model family gives to the stages: a schema and a prepared training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from mlff_cli.core.reporting import Reporter
+from mlff_cli.training.checkpoints import Snapshot
+from mlff_cli.training.settings import TrainingSettings
+from mlff_cli.training.task import Task
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a family builds from, beside its settings.
+
+    Attributes:
+        model: architecture file (`--model`), or None for the preset's.
+        device: where to train.
+        dtype: of the weights.
+        command: for the provenance of what is written.
+    """
+
+    model: Path | None
+    device: torch.device
+    dtype: torch.dtype
+    command: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training that is ready to run.
+
+    Attributes:
+        task: for the loop.
+        snapshot: makes model files.
+        fingerprint: plain values that must be the same when the run is resumed.
+        description: rows (name, value) for people.
+        workers: threads that make training batches.
+        warnings: what the user must hear.
+    """
+
+    task: Task
+    snapshot: Snapshot
+    fingerprint: dict[str, Any]
+    description: list[tuple[str, str]]
+    workers: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+class Family(Protocol):
+    """A recipe: everything about a kind of model that the loop does not know."""
+
+    @property
+    def name(self) -> str:
+        """What the configuration's `family` calls it."""
+
+    @property
+    def schema(self) -> type[TrainingSettings]:
+        """Schema of its configuration."""
+
+    def prepare(self, settings: Any, inputs: Inputs, reporter: Reporter) -> Prepared:
+        """Check the data and build model, batches, loss and metrics.
+
+        Raises:
+            ConfigError: the settings contradict each other or the data.
+            DataError: a data file holds something it must not.
+        """
+
+    def build(self, architecture: dict[str, Any]) -> nn.Module:
+        """The model of a model file's `architecture`, with weights yet to be loaded."""

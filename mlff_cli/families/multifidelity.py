@@ -1,0 +1,145 @@
+"""The multi-fidelity recipe: molecules labelled by several methods, one AIMNet2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from mlff_cli.core.artifacts import provenance
+from mlff_cli.core.config import read_yaml
+from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.reporting import Reporter
+from mlff_cli.data.batching import Collator
+from mlff_cli.data.fidelities import open_fidelities
+from mlff_cli.data.model_file import ModelFile
+from mlff_cli.families.base import Inputs, Prepared
+from mlff_cli.families.multifidelity_settings import MultifidelitySettings
+from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
+from mlff_cli.potentials.aimnet2.model import AIMNet2
+from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
+from mlff_cli.training.losses import build_loss
+from mlff_cli.training.metrics import RegressionMetrics, check_metrics
+from mlff_cli.training.task import Batch, Task
+
+WATCHED = ("energy", "forces")  # labels whose errors are shown while training
+
+
+class MultiFidelity:
+    """The family; see `families.base.Family`."""
+
+    name = "multifidelity"
+    schema = MultifidelitySettings
+
+    def build(self, architecture: dict[str, Any]) -> nn.Module:
+        """An AIMNet2 of a model file's architecture."""
+        return AIMNet2(AIMNet2Spec.model_validate(architecture))
+
+    def prepare(
+        self, settings: MultifidelitySettings, inputs: Inputs, reporter: Reporter
+    ) -> Prepared:
+        """Check the data and build model, batches, loss and metrics (see `Family`)."""
+        data = settings.data
+        loss = build_loss(settings.loss, data.y)
+        read = set(data.y)
+        cfg = {k: v for k, v in check_metrics(settings.metrics).items() if k in read}
+        spec = architecture(settings, inputs.model)
+        fidelities = open_fidelities(data, settings.seed, reporter.detail)
+        absent = [n for n in loss.labels if not any(d.label_counts[n] for d in fidelities.train)]
+        if absent:
+            reporter.info(f"no file has the labels {', '.join(absent)}: their loss adds nothing")
+
+        collators = {
+            name: Collator(
+                sets,
+                data.y,
+                offset=settings.fidelity_offset,
+                dtype=inputs.dtype,
+                pin=inputs.device.type == "cuda" and loader.pin_memory,
+            )
+            for name, sets, loader in (
+                ("train", fidelities.train, data.loaders.train),
+                ("val", fidelities.validation, data.loaders.val),
+            )
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            model = AIMNet2(spec).to(inputs.device, inputs.dtype)
+        picks, sampler = fidelities.validation_picks, fidelities.sampler
+        watched = [cfg[label].abbr for label in WATCHED if label in cfg]
+        task = Task(
+            model=model,
+            epoch_length=sampler.epoch_length,
+            train_batch=lambda step: collators["train"](*sampler.batch(step)),
+            n_validation=len(picks),
+            validation_batch=lambda i: collators["val"](*picks[i]),
+            predict=predict,
+            loss=loss,
+            new_metrics=lambda: RegressionMetrics(cfg, len(fidelities.train), inputs.device),
+            watch=[f"fid{d.fidelity}/{a}_rmse" for d in fidelities.train for a in watched],
+            name_samples=lambda step: collators["train"].name_molecules(*sampler.batch(step)),
+        )
+        files = [*fidelities.files, *([inputs.model] if inputs.model else [])]
+        origin = provenance(inputs.command, files, seed=settings.seed, packages=("torch",))
+        described = spec.model_dump(mode="json")
+        config = settings.model_dump(mode="json", by_alias=True)
+
+        def snapshot(weights: dict[str, Tensor], training: dict[str, Any]) -> ModelFile:
+            return ModelFile(
+                weights=weights,
+                architecture=described,
+                family=self.name,
+                config=config,
+                species=sorted({z for d in fidelities.train for z in d.species}),
+                fidelities=fidelities.describe(),
+                sae=fidelities.sae,
+                provenance=origin,
+                training=training,
+            )
+
+        size = sum(p.numel() for p in model.parameters())
+        counts = [("parameters", f"{size}"), ("batches per epoch", f"{sampler.epoch_length}")]
+        return Prepared(
+            task=task,
+            snapshot=snapshot,
+            fingerprint={"config": config, "architecture": described, "inputs": origin["inputs"]},
+            description=[*fidelities.rows(), *counts],
+            workers=data.loaders.train.num_workers,
+            warnings=fidelities.notes,
+        )
+
+
+def predict(model: nn.Module, batch: Batch, training: bool) -> dict[str, Tensor]:
+    """Predictions of a batch; forces only where a molecule has them as a label."""
+    if "forces" in batch.labels:
+        return energy_and_forces(model, batch.tensors, create_graph=training)
+    out: dict[str, Tensor] = model(batch.tensors)
+    return out
+
+
+def architecture(settings: MultifidelitySettings, model_yaml: Path | None) -> AIMNet2Spec:
+    """The model's spec from `--model` or the preset, and from the number of fidelities.
+
+    Raises:
+        ConfigError: the file or the settings are wrong.
+    """
+    given = None
+    if model_yaml:
+        from mlff_cli.potentials.aimnet2.spec import from_seed_yaml  # TODO
+
+        given = from_seed_yaml(read_yaml(model_yaml))
+    try:
+        return settings.model.spec(
+            given,
+            num_fidelities=max(1, len(settings.data.fidelity_datasets)),
+            fidelity_offset=settings.fidelity_offset,
+            use_fidelity_readouts=settings.use_fidelity_readouts,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"model.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

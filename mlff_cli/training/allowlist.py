@@ -1,0 +1,59 @@
+"""Names of classes and functions that a configuration may use.
+
+A YAML names a class as other programs do ("torch.optim.AdamW"); here the name is looked up in a
+table. Nothing that a file names is ever imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mlff_cli.core.config import nearest
+from mlff_cli.core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Allowlist(Generic[T]):
+    """A table of what a key may name.
+
+    Attributes:
+        key: the configuration key, for messages.
+        prefixes: modules that may stand before a name; the bare name is always allowed.
+        table: what each name means.
+        later: names that a later version of mlff will know.
+    """
+
+    key: str
+    prefixes: tuple[str, ...]
+    table: Mapping[str, T]
+    later: tuple[str, ...] = ()
+
+    def find(self, name: str) -> T:
+        """What `name` means.
+
+        Raises:
+            ConfigError: the name is not in the table; says so when it will be.
+        """
+        module, _, short = name.rpartition(".")
+        known = not module or module in self.prefixes
+        if known and short in self.table:
+            return self.table[short]
+        if known and short in self.later:
+            raise not_yet(self.key, name, f"use one of {', '.join(self.table)}")
+        near = nearest(short, list(self.table))
+        raise ConfigError(
+            f"{self.key}: unknown name {name!r}",
+            remedy=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(self.table)}",
+        )
+
+
+def not_yet(key: str, value: object, remedy: str) -> ConfigError:
+    """The error for a setting whose feature this version does not have."""
+    return ConfigError(
+        f"{key}: {value!r} is understood, but its feature comes in a later version of mlff",
+        remedy=remedy,
+    )

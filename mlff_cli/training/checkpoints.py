@@ -1,0 +1,108 @@
+"""Checkpoints of a run: the last one, to resume from, and the best ones by validation loss.
+
+    checkpoints/last.pt                     model, optimizer, schedule, random state, position
+    checkpoints/best_00000400_0.0123.pt     model only; step and validation loss in the name
+
+Every checkpoint is a model file with more in it, so that `--load` and `--weights` take either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mlff_cli.core.config import differences
+from mlff_cli.core.errors import ConfigError
+from mlff_cli.data.model_file import ModelFile, load_model_file
+from mlff_cli.training.settings import CheckpointSection
+
+Snapshot = Callable[[dict[str, Tensor], dict[str, Any]], ModelFile]
+SHOWN_DIFFERENCES = 12
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    Args:
+        folder: the run folder.
+        section: `checkpoint` of the configuration.
+        snapshot: makes a model file of weights and of the values that resuming needs.
+        fingerprint: what must be the same when the run is resumed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        section: CheckpointSection,
+        snapshot: Snapshot,
+        fingerprint: Mapping[str, Any],
+    ) -> None:
+        self.folder = folder / section.dirname
+        self._prefix = f"{section.filename_prefix}_" if section.filename_prefix else ""
+        self._keep = section.kwargs.n_saved if section.save_best else 0
+        self._snapshot = snapshot
+        self._fingerprint = dict(fingerprint)
+        self.best: list[tuple[float, int, str]] = []  # (loss, step, file name), best first
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.folder / "last.pt"
+
+    def resume(self) -> ModelFile | None:
+        """The checkpoint of an unfinished run, or None where there is none.
+
+        Raises:
+            ConfigError: it was made with another configuration, other data or another version of
+                the checkpoint.
+        """
+        if not self.last.exists():
+            return None
+        checkpoint = load_model_file(self.last)
+        changed = differences(checkpoint.training.get("fingerprint"), self._fingerprint)
+        if changed:
+            shown = "\n    ".join(changed[:SHOWN_DIFFERENCES])
+            raise ConfigError(
+                f"an unfinished run stands here that was started differently:\n    {shown}",
+                where=str(self.last),
+                remedy="restore what differs to continue it, or pass --force (or --resume never) "
+                "to start anew",
+            )
+        self.best = [tuple(b) for b in checkpoint.training["best"]]
+        return checkpoint
+
+    def clear(self) -> None:
+        """Remove the checkpoints of an earlier run."""
+        for path in (self.last, *self.folder.glob("*best_*.pt")):
+            path.unlink(missing_ok=True)
+
+    def save_last(self, weights: dict[str, Tensor], training: Mapping[str, Any]) -> None:
+        """Write the checkpoint to resume from."""
+        more = {**training, "best": [list(b) for b in self.best], "fingerprint": self._fingerprint}
+        self._snapshot(weights, more).save(self.last, force=True)
+
+    def offer(self, weights: dict[str, Tensor], step: int, loss: float) -> bool:
+        """Keep the weights if they are among the best.
+
+        Returns:
+            Whether they are the very best so far.
+        """
+        if not self._keep or (len(self.best) == self._keep and loss >= self.best[-1][0]):
+            return False
+        name = f"{self._prefix}best_{step:08d}_{loss:.6g}.pt"
+        self._snapshot(weights, {"step": step, "val_loss": loss}).save(
+            self.folder / name, force=True
+        )
+        self.best = sorted([*self.best, (loss, step, name)])
+        for _, _, dropped in self.best[self._keep :]:
+            (self.folder / dropped).unlink(missing_ok=True)
+        self.best = self.best[: self._keep]
+        return self.best[0][2] == name
+
+    def result(self) -> ModelFile:
+        """The finished run's model: best by validation, or the last where no best are kept."""
+        path = self.folder / self.best[0][2] if self.best else self.last
+        return load_model_file(path)

@@ -1,0 +1,96 @@
+"""The numbers of a run: `metrics.csv` for people and spreadsheets, `metrics.jsonl` for programs.
+
+Both hold one row per logged step. The CSV's header gives units, as `val/E_rmse [kcal/mol]`; the
+first line of the JSONL is `{"kind": "units", ...}`, the others have plain names and no NaN.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlff_cli.core.artifacts import storage_error, write_text
+
+
+class RunLog:
+    """Appends rows to both files, flushed one by one.
+
+    Args:
+        folder: the run folder.
+        columns: names of all numbers, in order.
+        units: unit by name, where there is one.
+        resume_after: keep rows up to this step (a resumed run); None starts anew.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        columns: Sequence[str],
+        units: Mapping[str, str],
+        *,
+        resume_after: int | None = None,
+    ) -> None:
+        self.csv = folder / "metrics.csv"
+        self.jsonl = folder / "metrics.jsonl"
+        self._columns = ("step", "epoch", *columns)
+        self.rows: list[dict[str, Any]] = []
+        if resume_after is not None and self.jsonl.exists():
+            self.rows = [r for r in read_rows(self.jsonl) if r["step"] <= resume_after]
+        header = [f"{c} [{units[c]}]" if units.get(c) else c for c in self._columns]
+        lines = [_csv_line(header), *(self._csv_row(row) for row in self.rows)]
+        write_text(self.csv, "".join(lines), force=True)
+        first = json.dumps({"kind": "units", **{k: u for k, u in units.items() if u}})
+        rest = [json.dumps(row) for row in self.rows]
+        write_text(self.jsonl, "\n".join([first, *rest]) + "\n", force=True)
+
+    def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Add a row; values that are not finite stay empty.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        finite = {k: v for k, v in values.items() if math.isfinite(v)}
+        row = {"kind": "metrics", "step": step, "epoch": epoch, **finite}
+        self.rows.append(row)
+        self._append(self.csv, self._csv_row(row))
+        self._append(self.jsonl, json.dumps(row) + "\n")
+
+    def _csv_row(self, row: Mapping[str, Any]) -> str:
+        return _csv_line([repr(row[c]) if c in row else "" for c in self._columns])
+
+    @staticmethod
+    def _append(path: Path, text: str) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    class Line:
+        text = ""
+
+        def write(self, text: str) -> None:
+            self.text += text
+
+    line = Line()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.text
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a `metrics.jsonl`; a last line that a killed run left unfinished is dropped."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if row.get("kind") == "metrics":
+            rows.append(row)
+    return rows

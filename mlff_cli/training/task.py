@@ -1,0 +1,60 @@
+"""What the loop needs to know of a family: a model, batches, a loss and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mlff_cli.training.losses import MultiTaskLoss
+from mlff_cli.training.metrics import RegressionMetrics
+
+
+class Batch(Protocol):
+    """Tensors of some samples."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Inputs, labels and masks."""
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """Labels that at least one sample has."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training problem.
+
+    Attributes:
+        model: what is trained, on its device.
+        epoch_length: training batches per epoch.
+        train_batch: batch of a step, counted from 0 over all epochs; a pure function.
+        n_validation: validation batches.
+        validation_batch: one of them; together they hold every validation sample once.
+        predict: runs the model on (model, batch, training) and returns predictions by label; keeps
+            the graph of derivatives only where training.
+        loss: compares predictions with a batch.
+        new_metrics: an empty accumulator.
+        watch: names of metrics to show while training.
+        name_samples: says which samples the batch of a step holds.
+    """
+
+    model: nn.Module
+    epoch_length: int
+    train_batch: Callable[[int], Batch]
+    n_validation: int
+    validation_batch: Callable[[int], Batch]
+    predict: Callable[[nn.Module, Batch, bool], Mapping[str, Tensor]]
+    loss: MultiTaskLoss
+    new_metrics: Callable[[], RegressionMetrics]
+    watch: Sequence[str]
+    name_samples: Callable[[int], str]
