@@ -1,0 +1,261 @@
+"""`mlff info`: what a file is and where it came from, without running anything inside it.
+
+With `--verify` whatever carries a recorded hash is hashed again: the artifact against the YAML file
+beside it, its code and weights against the hash inside, and the inputs it was made from where they
+still lie at their path.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlff_cli.core.artifacts import sha256
+from mlff_cli.core.elements import SYMBOLS
+from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
+from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
+from mlff_cli.data.grouped_hdf5 import GroupedHDF5, label_names
+from mlff_cli.data.model_file import load_model_file
+from mlff_cli.data.sae import read_sae
+from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
+from mlff_cli.deploy.torchscript import payload_sha256
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `mlff info` can be told.
+
+    Attributes:
+        verify: hash again what carries a recorded hash.
+    """
+
+    verify: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file is.
+
+    Attributes:
+        kind: in words.
+        facts: what a person reads first.
+        data: everything, as plain values.
+        provenance: inputs, command, versions; empty when the file records none.
+    """
+
+    kind: str
+    facts: dict[str, str]
+    data: dict[str, Any]
+    provenance: Mapping[str, Any]
+
+
+def run(
+    path: Path | str,
+    options: Options = Options(),  # noqa: B008 - frozen
+    reporter: Reporter | None = None,
+) -> Summary:
+    """Describe a file.
+
+    Args:
+        path: `.jpt`, model file or checkpoint, grouped HDF5, SAE YAML, or an evaluation JSON.
+        options: see `Options`.
+        reporter: who listens.
+
+    Raises:
+        StorageError: the file is missing.
+        DataError: it is none of these, or damaged.
+        CheckFailedError: `verify` is on and a hash differs.
+    """
+    reporter = reporter or NullReporter()
+    path = Path(path)
+    kind = _kind(path)
+    described = READERS[kind](path)
+    rows = [["kind", described.kind], *([k, v] for k, v in described.facts.items())]
+    tables = [Table(str(path), ["", ""], rows)]
+    chain = list(_chain(described.provenance))
+    if chain:
+        tables.append(Table("Made from", ["step", "file", "SHA-256"], chain))
+    data = {"path": str(path), "kind": described.kind, "sha256": sha256(path), **described.data}
+    if options.verify:
+        checks = _verify(path, kind, described)
+        rows = [list(check) for check in checks]
+        tables.append(Table("Hashes", ["file", "result"], rows))
+        data["verified"] = [{"file": file, "result": result} for file, result in checks]
+        wrong = [file for file, result in checks if result == DIFFERS]
+        if wrong:
+            raise CheckFailedError(
+                f"the hash of {', '.join(wrong)} is not the one recorded",
+                where=str(path),
+                remedy="the file changed after it was recorded: make it again from its inputs",
+            )
+    return Summary(data, tables=tables)
+
+
+SAME, DIFFERS, ABSENT, UNRECORDED = "same", "differs", "not there", "no hash recorded"
+
+
+def _verify(path: Path, kind: str, described: Description) -> list[tuple[str, str]]:
+    """(file, result) of every recorded hash."""
+    checks: list[tuple[str, str]] = []
+    if kind == "artifact":
+        beside = read_meta_yaml(path)
+        recorded = (beside or {}).get("artifact", {}).get("sha256")
+        checks.append((path.name, _result(recorded, sha256(path))))
+        inside = described.data["metadata"].get("payload_sha256")
+        checks.append((f"{path.name}: code and weights", _result(inside, payload_sha256(path))))
+    for name, recorded in dict(described.provenance.get("inputs", {})).items():
+        file = Path(name)
+        found = file if file.is_file() else path.parent / file.name
+        result = _result(recorded, sha256(found)) if found.is_file() else ABSENT
+        checks.append((name, result))
+    return checks or [(path.name, UNRECORDED)]
+
+
+def _result(recorded: str | None, found: str) -> str:
+    if recorded is None:
+        return UNRECORDED
+    return SAME if recorded == found else DIFFERS
+
+
+def _kind(path: Path) -> str:
+    """Which reader a file needs, by its first bytes, not by its name."""
+    if not path.is_file():
+        raise StorageError("the file does not exist", where=str(path), remedy="check the path")
+    with path.open("rb") as stream:
+        head = stream.read(len(HDF5_SIGNATURE))
+    if head == HDF5_SIGNATURE:
+        return "grouped"
+    if head[:2] == b"PK":
+        return _zip_kind(path)
+    if path.suffix in (".yaml", ".yml"):
+        return "sae"
+    if head[:1] == b"{":
+        return "evaluation"
+    raise DataError(
+        "not a file of mlff: neither an artifact, a model, grouped HDF5, SAE nor an evaluation",
+        where=str(path),
+        remedy="convert foreign files with `mlff convert`",
+    )
+
+
+def _zip_kind(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise DataError(f"a damaged zip file ({error})", where=str(path)) from error
+    return "artifact" if any("/code/" in name or "/extra/" in name for name in names) else "model"
+
+
+def _artifact(path: Path) -> Description:
+    metadata = read_metadata(path)
+    fidelity, d = metadata["fidelity"], metadata.get("dispersion")
+    verification = metadata.get("verification") or {}
+    facts = {
+        "fidelity": f"{fidelity['index']} ({fidelity.get('level_of_theory') or 'level unknown'})",
+        "elements": _elements(metadata["species"]),
+        "dispersion": f"{d['method']} of {d['functional'] or 'given parameters'}" if d else "none",
+        "precision": str(metadata.get("dtype")),
+        "verified": "yes" if verification.get("passed") else "no",
+        "metadata beside it": str(meta_path(path)) if meta_path(path).is_file() else "missing",
+    }
+    return Description(
+        "compiled artifact (TorchScript)",
+        facts,
+        {"metadata": metadata},
+        metadata.get("provenance", {}),
+    )
+
+
+def _model(path: Path) -> Description:
+    file = load_model_file(path)
+    parameters = sum(tensor.numel() for tensor in file.weights.values())
+    facts = {
+        "family": file.family,
+        "parameters": f"{parameters:,}",
+        "elements": _elements(file.species),
+        "format version": str(file.format_version),
+    }
+    for entry in file.fidelities:
+        level = entry.get("level_of_theory") or "level of theory unknown"
+        facts[f"fidelity {entry['index']}"] = f"{level}, {entry.get('dataset') or 'data unknown'}"
+    description = json.loads(json.dumps(file.description(), default=str))
+    return Description("model file", facts, {"model": description}, file.provenance)
+
+
+def _grouped(path: Path) -> Description:
+    with GroupedHDF5(path) as file:
+        sizes = [group.n_atoms for group in file.groups]
+        labels = label_names(file)
+        recorded = file.attrs.get("provenance")
+        origin = json.loads(recorded) if isinstance(recorded, str) else {}
+        facts = {
+            "molecules": f"{file.n_molecules:,}",
+            "atoms per molecule": f"{min(sizes)} to {max(sizes)}",
+            "labels": ", ".join(labels) or "none",
+            "level of theory": file.level_of_theory or "not recorded",
+        }
+        groups = {str(g.n_atoms): g.n_molecules for g in file.groups}
+    data = {
+        "molecules": groups,
+        "labels": list(labels),
+        "level_of_theory": facts["level of theory"],
+    }
+    return Description("grouped HDF5 data set", facts, data, origin)
+
+
+def _sae(path: Path) -> Description:
+    energies = read_sae(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    mark = "provenance: "
+    recorded = [line.removeprefix(mark) for line in comments if line.startswith(mark)]
+    facts = {f"{SYMBOLS[z]}": f"{energy:.6f} eV" for z, energy in energies.items()}
+    facts |= {f"note {i + 1}": c for i, c in enumerate(comments) if not c.startswith(mark)}
+    data = {"sae": {str(z): energy for z, energy in energies.items()}}
+    return Description(
+        "atomic energies (SAE)", facts, data, json.loads(recorded[0]) if recorded else {}
+    )
+
+
+def _evaluation(path: Path) -> Description:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"not JSON ({error})", where=str(path)) from error
+    if "results" not in content:
+        raise DataError("not an evaluation: no 'results'", where=str(path))
+    facts = {"model": str(content.get("model"))}
+    for result in content["results"]:
+        errors = result["errors"]
+        facts[f"fidelity {result['fidelity']}"] = ", ".join(
+            f"{name} RMSE {e['rmse']:.4g} {e['unit']}" for name, e in errors.items()
+        )
+    return Description("evaluation", facts, content, content.get("provenance", {}))
+
+
+READERS: dict[str, Callable[[Path], Description]] = {
+    "artifact": _artifact,
+    "model": _model,
+    "grouped": _grouped,
+    "sae": _sae,
+    "evaluation": _evaluation,
+}
+
+
+def _elements(species: list[int]) -> str:
+    return " ".join(SYMBOLS[int(z)] for z in species)
+
+
+def _chain(provenance: Mapping[str, Any], step: str = "this file") -> Iterator[list[str]]:
+    """(step, input, hash) of a provenance record and of the records inside it."""
+    for name, digest in dict(provenance.get("inputs", {})).items():
+        yield [step, str(name), str(digest)]
+    if isinstance(provenance.get("model"), Mapping):
+        yield from _chain(provenance["model"], "its model")
