@@ -185,7 +185,8 @@ def _resolve(merged: dict[Key, Any], places: Mapping[tuple[Key, ...], str]) -> d
     try:
         values = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     except OmegaConfBaseException as error:
-        path = tuple(_key(p) for p in str(error.full_key or "").replace("[", ".").split("."))
+        name = str(error.full_key or "").replace("[", ".").replace("]", "")
+        path = tuple(map(_key, name.split(".")))
         raise ConfigError(
             f"{_dotted(path)!r}: an interpolation cannot be resolved: {_line(error)}",
             where=_place(path, places),
