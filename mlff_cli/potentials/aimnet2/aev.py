@@ -10,8 +10,6 @@ molecule and Gaussian contracts all four with the neighbours' features.
 
 from __future__ import annotations
 
-from typing import Tuple
-
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +32,7 @@ class LocalGeometry(nn.Module):
         self.n = int(n)
         self.eta = (n / (rc - rmin)) ** 2
 
-    def forward(self, coord: Tensor, real: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(self, coord: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs, distances and basis.
 
         Args:

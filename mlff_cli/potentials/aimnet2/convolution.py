@@ -56,7 +56,7 @@ class Invariants(nn.Module):
             (B, N, n_a n_g + n_a n_h): S with g running fastest, then V with h running fastest.
         """
         b, n_g, n_a, _, n = t.shape
-        scalars, vectors = t.split([1, 3], dim=3)
+        scalars, vectors = t.split_with_sizes([1, 3], dim=3)
         s = scalars.squeeze(3).permute(0, 3, 2, 1).reshape(b, n, n_a * n_g)
         vectors = vectors.permute(2, 1, 0, 3, 4).reshape(n_a, n_g, b * 3 * n)
         mixed = torch.bmm(self.agh.transpose(1, 2), vectors)  # [a, h, (b, xyz, i)]

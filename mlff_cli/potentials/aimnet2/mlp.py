@@ -5,7 +5,7 @@ The last hidden layer is returned as well: the charge readouts, one per fidelity
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class PassMLP(nn.Module):
         self.out = _linear(sizes[-1], n_out)
         self.activate = activate
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Last hidden layer (..., hidden[-1]) and output (..., n_out) of x (..., n_in)."""
         for layer in self.hidden:
             x = gelu(layer(x))

@@ -13,8 +13,6 @@ and those to the energy belong to the fidelity, all others are shared.
 
 from __future__ import annotations
 
-from typing import Dict
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
@@ -90,7 +88,7 @@ class AIMNet2(nn.Module):
         with torch.no_grad():
             self.afv.weight.copy_(block.repeat(self.num_fidelities, 1))
 
-    def forward(self, data: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """Energy and charges of a padded batch.
 
         Args:
@@ -134,7 +132,7 @@ class AIMNet2(nn.Module):
                 # features and charges share one contraction: the basis is read once
                 qs = q.transpose(1, 2).unsqueeze(1).expand(-1, self.n_gaussians, -1, -1)
                 t = contract(torch.cat([features, qs], dim=2), basis)
-                t_a, t_q = t.split([features.shape[2], c], dim=2)
+                t_a, t_q = t.split_with_sizes([features.shape[2], c], dim=2)
                 x = torch.cat([a, self.conv_a(t_a), q, self.conv_q(t_q)], dim=-1)
             hidden, out = mlp(x)
             # a ModuleList is unrolled by TorchScript: it can be looped over, not indexed
@@ -144,10 +142,7 @@ class AIMNet2(nn.Module):
                     if i > 0:
                         qf = gelu(qf)
                     q = equilibrate(q + qf[..., :c], qf[..., c:], target, real)
-            if i < len(self.charge_readouts):
-                a = a + out
-            else:
-                a = out
+            a = a + out if i < len(self.charge_readouts) else out
 
         energy = self.outputs(a, z, readout_of).sum(dim=-1, dtype=torch.float64)  # [b]
         charges = q.sum(dim=-1)  # [b, i]

@@ -7,7 +7,7 @@ part with a zero gradient, so that every step sees every parameter (optimizers a
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,8 @@ class EnergyMLP(nn.Module):
         """Atomic energies (B, N) eV from features (B, N, n_in), readouts one-hot (B, R)."""
         for layer in self.hidden:
             aim = gelu(layer(aim, s))
-        return self.out(aim, s).squeeze(-1)
+        e: Tensor = self.out(aim, s)  # [b, i, 1]
+        return e.squeeze(-1)
 
 
 class AtomicShift(nn.Module):
@@ -90,7 +91,8 @@ class AtomicShift(nn.Module):
     def forward(self, z: Tensor, s: Tensor) -> Tensor:
         """Shifts (B, N) eV of atomic numbers z (B, N), 0 = padding, readouts one-hot (B, R)."""
         row = torch.where(z > 0, z + self.n_rows * s.argmax(dim=1).unsqueeze(-1), 0)
-        return self.shifts(row).squeeze(-1)
+        shift: Tensor = self.shifts(row)  # [b, i, 1]
+        return shift.squeeze(-1)
 
 
 class Outputs(nn.Module):
@@ -116,5 +118,5 @@ class Outputs(nn.Module):
             z: (B, N) atomic numbers, 0 = padding.
             s: (B, R) one-hot, the readout of each molecule.
         """
-        e = self.energy_mlp(aim, s) + self.atomic_shift(z, s)
+        e: Tensor = self.energy_mlp(aim, s) + self.atomic_shift(z, s)
         return e.masked_fill(z == 0, 0.0)
