@@ -320,5 +320,46 @@ def compile_(
     execute(go, Talk(json, quiet, verbose, no_progress))
 
 
+@app.command(rich_help_panel=MODEL)
+def report(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders, model files, artifacts, evaluation JSON files."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file.")] = Path(
+        "report.html"
+    ),
+    title: Annotated[str, typer.Option(help="Of the page.")] = "mlff report",
+    dry_run: opt.DryRun = False,
+    force: opt.Force = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """One self-contained page of runs and evaluations."""
+    from mlff_cli.stages import report as stage
+
+    chosen = stage.Options(title, force, dry_run)
+    talk = Talk(json, quiet, verbose, no_progress)
+    execute(lambda reporter: stage.run(sources, output, chosen, reporter), talk)
+
+
+@app.command(rich_help_panel=DATA)
+def info(
+    path: Annotated[Path, typer.Argument(help="Data, SAE, model file, artifact or evaluation.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Hash again, compare.")] = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """What a file holds and where it came from, without executing it."""
+    from mlff_cli.stages import info as stage
+
+    talk = Talk(json, quiet, verbose, no_progress)
+    execute(lambda reporter: stage.run(path, stage.Options(verify), reporter), talk)
+
+
 if __name__ == "__main__":
     main()
