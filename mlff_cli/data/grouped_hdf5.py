@@ -164,7 +164,7 @@ class Group:
             values = values.astype("float64") * scale
         with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, and refused below
             values = values.astype(field.dtype, copy=False)
-        if check and field.role == "input":
+        if check and field.role == "input" and name != "numbers":
             self._check_values(name, values, rows)
         return values
 
@@ -193,7 +193,9 @@ class Group:
 
     def _check_values(self, name: str, values: np.ndarray, rows: slice | np.ndarray) -> None:
         if name == "numbers":
-            bad = ~((values >= 1) & (values <= MAX_Z) & (values == np.trunc(values)))
+            bad = ~((values >= 1) & (values <= MAX_Z))  # NaN is bad too
+            if values.dtype.kind == "f":
+                bad |= values != np.trunc(values)
             rule = f"atomic numbers are integers from 1 to {MAX_Z}"
             remedy = "store plain atomic numbers, without padding and without fidelity offset"
         else:

@@ -6,7 +6,9 @@ Format versions upgrade one step at a time (`UPGRADES`), so that old files stay 
 
 from __future__ import annotations
 
+import io
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlff_cli.core.artifacts import atomic_path
+from mlff_cli.core.artifacts import atomic_path, check_writable
 from mlff_cli.core.errors import DataError, StorageError
 
 FORMAT_VERSION = 1
@@ -79,8 +81,11 @@ class ModelFile:
             TypeError: a value is neither a tensor nor plain, so that it could not be loaded again.
         """
         payload = _canonical({f.name: getattr(self, f.name) for f in fields(self)}, "model", {})
-        with atomic_path(path, force=force) as temporary, temporary.open("wb") as stream:
-            torch.save(payload, stream)  # through a stream: a path would put its name in the bytes
+        check_writable(path, force=force)
+        buffer = io.BytesIO()  # a path would put its name in the bytes
+        torch.save(payload, buffer)  # on a full disk torch hides the reason behind its own error
+        with atomic_path(path, force=force) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
     def description(self) -> dict[str, Any]:
         """Everything but the tensors, for people and for `--json`."""
@@ -140,7 +145,9 @@ def load_plain(path: Path | str) -> dict[Any, Any]:
         )
     try:
         _check_archive(path)
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch asks for a report about pickles it refuses
+            warnings.simplefilter("ignore", UserWarning)
+            payload = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
