@@ -156,7 +156,10 @@ def _embed(
 def _read_sdf(path: Path) -> Iterator[Structure]:
     chem, rdkit_log = require("rdkit.Chem", "label"), require("rdkit.rdBase", "label")
     with rdkit_log.BlockLogs():
-        supplier = chem.SDMolSupplier(str(path), removeHs=False)
+        try:
+            supplier = chem.SDMolSupplier(str(path), removeHs=False)
+        except OSError as error:  # RDKit's word for an empty file, too
+            raise DataError("RDKit cannot read any record", where=str(path)) from error
         for index, mol in enumerate(supplier):
             where = f"{path}, molecule {index + 1}"
             if mol is None:

@@ -167,8 +167,8 @@ def _pyscf(method: str, rest: str) -> Engine:
         lib.num_threads(1)  # the workers are the parallelism
         try:
             return _kohn_sham(gto, dft, xc, basis, coord, numbers, charge, mult)
-        except NumericalError:
-            raise
+        except NumericalError as error:
+            raise NumericalError(f"{method}: {error.message}") from error
         except Exception as error:  # one odd molecule must not end a run over thousands
             raise NumericalError(f"{method}: {type(error).__name__}: {error}") from error
 
@@ -201,23 +201,33 @@ def _kohn_sham(
     field = (dft.RKS if mult == 1 else dft.UKS)(mol, xc=xc).density_fit()
     field.grids.level = GRID_LEVEL
     field.conv_tol = ENERGY_TOLERANCE
+    scratch = field._chkfile  # an open file; PySCF leaves closing it to the garbage collector
+    try:
+        return _solve(field, numbers, restricted=mult == 1)
+    finally:
+        if scratch is not None:
+            scratch.close()
+
+
+def _solve(field: Any, numbers: np.ndarray, *, restricted: bool) -> Labels:
+    """Converge a PySCF mean field and read off the labels."""
     energy = field.kernel()
     if not field.converged:
         field = field.newton()  # second order: slower, and converges where DIIS swings
         energy = field.kernel()
     if not field.converged:
-        raise NumericalError(f"{xc}/{basis}: the SCF did not converge, energy {energy} hartree")
+        raise NumericalError(f"the SCF did not converge, last energy {energy} hartree")
     gradient = field.nuc_grad_method()
     gradient.grid_response = True  # exact derivative on a finite grid: forces sum to zero
     density = field.make_rdm1()  # [K, K], or [2, K, K] for alpha and beta
     spin = np.zeros(len(numbers))
-    if mult != 1:
-        alpha, beta = (_populations(mol, d) for d in density)
+    if not restricted:
+        alpha, beta = (_populations(field.mol, d) for d in density)
         density, spin = density[0] + density[1], alpha - beta
     return {
         "energy": np.asarray(energy * units.HARTREE),
         "forces": -gradient.kernel() * (units.HARTREE / units.BOHR),
-        "charges": numbers - _populations(mol, density),
+        "charges": numbers - _populations(field.mol, density),
         "spin_charges": spin,
     }
 
