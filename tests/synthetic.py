@@ -17,7 +17,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mlff_cli.data.grouped_hdf5 import FORMAT, UNIT_ATTRIBUTES, GroupedHDF5Writer
+from mlff_cli.data.grouped_hdf5 import FORMAT, UNIT_ATTRIBUTES
+from mlff_cli.data.grouped_writer import GroupedHDF5Writer
 
 STEEPNESS = 1.7  # 1/A
 CHARGE_SCALE = 0.1  # e per unit of electronegativity

@@ -28,7 +28,8 @@ from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.fields import FIELDS
 from mlff_cli.core.reporting import NullReporter, Progress, Reporter, Summary, Table
 from mlff_cli.data.extxyz import write_extxyz
-from mlff_cli.data.grouped_hdf5 import GroupedHDF5, write_grouped
+from mlff_cli.data.grouped_hdf5 import GroupedHDF5
+from mlff_cli.data.grouped_writer import write_grouped
 from mlff_cli.data.structures import Structure, read_structures
 
 ROWS = 10_000  # molecules of a grouped file held at a time

@@ -23,7 +23,7 @@ from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.core.runtime import StopRequest, interruptible
 from mlff_cli.core.workers import available_cores, in_processes
 from mlff_cli.data.distortions import perturbed, thermal
-from mlff_cli.data.grouped_hdf5 import write_grouped
+from mlff_cli.data.grouped_writer import write_grouped
 from mlff_cli.data.journal import Journal
 from mlff_cli.data.structures import Structure, has_geometry, read_structures
 from mlff_cli.physics.quantum import Engine, make_engine

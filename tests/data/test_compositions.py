@@ -8,7 +8,8 @@ import pytest
 from mlff_cli.core.errors import DataError
 from mlff_cli.data import compositions
 from mlff_cli.data.compositions import Sample, blocks, count_elements
-from mlff_cli.data.grouped_hdf5 import Group, GroupedHDF5, GroupedHDF5Writer
+from mlff_cli.data.grouped_hdf5 import Group, GroupedHDF5
+from mlff_cli.data.grouped_writer import GroupedHDF5Writer
 from tests.synthetic import write_dataset
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mlff_cli.core.errors import DataError, StorageError, UsageError
 from mlff_cli.core.reporting import NullProgress, NullReporter
-from mlff_cli.data.grouped_hdf5 import GroupedHDF5Writer
+from mlff_cli.data.grouped_writer import GroupedHDF5Writer
 from mlff_cli.data.sae import read_sae
 from mlff_cli.stages.calc_sae import Options, run
 from tests.synthetic import self_energy, write_dataset, write_large
