@@ -146,16 +146,16 @@ class MixedSampler:
         return picks
 
     def _drawn_before(self, epoch: int) -> np.ndarray:
-        """Molecules drawn per fidelity in all epochs before `epoch`."""
-        drawn: np.ndarray = np.floor(epoch * self._draws * self._share + 0.5)
-        return drawn.astype("int64")
+        """Molecules drawn per fidelity in all epochs before `epoch`; they sum to all draws."""
+        drawn = np.floor(epoch * self._draws * self._share + 0.5).astype("int64")
+        largest = int(np.argmax(self._share))  # takes what the others' rounding left
+        drawn[largest] += epoch * self._draws - drawn.sum()
+        return drawn
 
     def _quota(self, epoch: int) -> list[int]:
         """Molecules per fidelity in an epoch; shares are exact in the long run."""
         counts = self._drawn_before(epoch + 1) - self._drawn_before(epoch)
-        largest = int(np.argmax(self._share))  # takes what the others' rounding left
-        counts[largest] = max(0, self._draws - (int(counts.sum()) - int(counts[largest])))
-        return [int(c) for c in counts]
+        return [max(0, int(c)) for c in counts]
 
     def _stream(self, k: int, epoch: int, count: int) -> np.ndarray:
         """The `count` pool positions (count,) that epoch `epoch` takes from fidelity k."""

@@ -20,7 +20,7 @@ from mlff_cli.families.base import Inputs, Prepared
 from mlff_cli.families.multifidelity_settings import MultifidelitySettings
 from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
 from mlff_cli.potentials.aimnet2.model import AIMNet2
-from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
+from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec, from_seed_yaml
 from mlff_cli.training.losses import build_loss
 from mlff_cli.training.metrics import RegressionMetrics, check_metrics
 from mlff_cli.training.task import Batch, Task
@@ -126,11 +126,7 @@ def architecture(settings: MultifidelitySettings, model_yaml: Path | None) -> AI
     Raises:
         ConfigError: the file or the settings are wrong.
     """
-    given = None
-    if model_yaml:
-        from mlff_cli.potentials.aimnet2.spec import from_seed_yaml  # TODO
-
-        given = from_seed_yaml(read_yaml(model_yaml))
+    given = from_seed_yaml(read_yaml(model_yaml), where=str(model_yaml)) if model_yaml else None
     try:
         return settings.model.spec(
             given,

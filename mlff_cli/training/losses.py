@@ -91,7 +91,9 @@ class MultiTaskLoss:
         self.names = tuple(active)
         self.labels = tuple(label for label, _, _ in active.values())
         self._errors = tuple(error for _, error, _ in active.values())
-        self._weights = torch.tensor([w / scale for _, _, w in active.values()]).double()
+        self._weights = torch.tensor(
+            [w / scale for _, _, w in active.values()], dtype=torch.float64
+        )
 
     def __call__(self, predicted: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> LossValue:
         """Loss of predictions against a batch with labels and masks."""

@@ -9,7 +9,7 @@ one parameter that nobody trains, so that every kind of schedule respects the gr
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ class Kind:
         steps: when it advances.
     """
 
-    make: Callable[..., Any]
+    make: type[Any]
     steps: Literal["iteration", "epoch", "validation"]
 
 
@@ -105,7 +105,9 @@ class Schedule:
             start = kwargs.setdefault("start_value", base_lr)
             kwargs.setdefault("end_value", FINAL_SHARE * float(start))
             kwargs.setdefault("cycle_size", max(2, total))
-        accepted = set(inspect.signature(kind.make).parameters) - {"optimizer", "self"}
+        if "milestones_values" in kwargs:  # YAML has no tuples
+            kwargs["milestones_values"] = [tuple(pair) for pair in kwargs["milestones_values"]]
+        accepted = _arguments(kind.make)
         unknown = set(kwargs) - accepted
         if unknown:
             raise ConfigError(
@@ -166,6 +168,18 @@ class Schedule:
         self._base.param_groups[0]["lr"] = state["lr"]
         if self._inner is not None:
             self._inner.load_state_dict({**self._inner.state_dict(), **state["inner"]})
+
+
+def _arguments(make: type[Any]) -> set[str]:
+    """Names that a class takes, those that it passes on to its bases included."""
+    names: set[str] = set()
+    for kind in make.__mro__:
+        parameters = inspect.signature(kind.__init__).parameters.values()
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        names.update(p.name for p in named)
+        if len(named) == len(parameters):
+            break  # this one passes nothing on by itself
+    return names - {"optimizer", "self"}
 
 
 def _plain(value: object) -> bool:

@@ -1,0 +1,135 @@
+"""Logs, checkpoints, transferred weights and batches made ahead."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mlff_cli.core.errors import ConfigError
+from mlff_cli.data.model_file import ModelFile, load_model_file
+from mlff_cli.training.checkpoints import Checkpoints
+from mlff_cli.training.prefetch import ahead
+from mlff_cli.training.run_log import RunLog, read_rows
+from mlff_cli.training.settings import CheckpointSection
+from mlff_cli.training.transfer import load_weights
+
+
+def snapshot(weights: dict[str, Tensor], training: dict[str, Any]) -> ModelFile:
+    return ModelFile(weights, {}, "multifidelity", {}, [1], [], {}, {}, training=training)
+
+
+def make(folder: Path, fingerprint: dict[str, Any], n_saved: int = 3) -> Checkpoints:
+    section = CheckpointSection.model_validate({"kwargs": {"n_saved": n_saved}})
+    return Checkpoints(folder, section, snapshot, fingerprint)
+
+
+def weights(value: float) -> dict[str, Tensor]:
+    return {"w": torch.tensor([value])}
+
+
+def test_the_best_are_kept_and_the_very_best_is_the_result(tmp_path: Path) -> None:
+    checkpoints = make(tmp_path, {"a": 1})
+    losses = [5.0, 3.0, 4.0, 1.0, 2.0, 6.0]
+    news = [checkpoints.offer(weights(v), i, v) for i, v in enumerate(losses)]
+    assert news == [True, True, False, True, False, False]
+    kept = {float(load_model_file(p).weights["w"]) for p in checkpoints.folder.glob("best_*.pt")}
+    assert kept == {1.0, 2.0, 3.0}
+    assert float(checkpoints.result().weights["w"]) == 1.0
+
+
+def test_a_run_resumes_only_with_what_it_was_started_with(tmp_path: Path) -> None:
+    first = make(tmp_path, {"config": {"trainer": {"epochs": 3}}, "inputs": {"a.h5": "12"}})
+    assert first.resume() is None
+    first.offer(weights(0.5), 7, 0.25)
+    first.save_last(weights(1.0), {"step": 9})
+    again = make(tmp_path, {"config": {"trainer": {"epochs": 3}}, "inputs": {"a.h5": "12"}})
+    checkpoint = again.resume()
+    assert checkpoint is not None
+    assert checkpoint.training["step"] == 9
+    assert again.best == first.best
+    other = make(tmp_path, {"config": {"trainer": {"epochs": 4}}, "inputs": {"a.h5": "99"}})
+    with pytest.raises(ConfigError) as caught:
+        other.resume()
+    assert "config.trainer.epochs: 3 -> 4" in str(caught.value)
+    assert "12 -> 99" in str(caught.value)
+
+
+def test_the_log_names_units_and_survives_a_killed_run(tmp_path: Path) -> None:
+    units = {"val/E_rmse": "kcal/mol"}
+    columns = ["train/loss", "val/E_rmse"]
+    log = RunLog(tmp_path, columns, units)
+    log.write(1, 1, {"train/loss": 0.5})
+    log.write(2, 1, {"train/loss": 0.25, "val/E_rmse": 3.0})
+    log.write(3, 2, {"train/loss": float("nan")})
+    with log.csv.open() as stream:
+        header, *rows = list(csv.reader(stream))
+    assert header == ["step", "epoch", "train/loss", "val/E_rmse [kcal/mol]"]
+    assert rows == [["1", "1", "0.5", ""], ["2", "1", "0.25", "3.0"], ["3", "2", "", ""]]
+    lines = [json.loads(line) for line in log.jsonl.read_text().splitlines()]
+    assert lines[0] == {"kind": "units", "val/E_rmse": "kcal/mol"}
+    assert lines[2]["val/E_rmse"] == 3.0
+    with log.jsonl.open("a") as stream:
+        stream.write('{"kind": "metrics", "step": 4, "tr')
+    resumed = RunLog(tmp_path, columns, units, resume_after=2)
+    assert [row["step"] for row in resumed.rows] == [1, 2]
+    assert len(log.csv.read_text().splitlines()) == 3
+    assert read_rows(log.jsonl) == resumed.rows
+
+
+def test_weights_are_copied_or_repeated_per_fidelity() -> None:
+    one = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
+    target = nn.Module()
+    target.w = nn.Parameter(torch.zeros(6, 3))
+    target.b = nn.Parameter(torch.zeros(4))
+    done = load_weights(target, one, "a.pt")
+    assert (done.copied, done.repeated) == (["b"], ["w"])
+    for block in target.w.detach().split(2):
+        assert torch.equal(block, one["w"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"w": torch.zeros(6, 3)}, "missing"),
+        ({"w": torch.zeros(6, 3), "b": torch.zeros(4), "c": torch.zeros(1)}, "unknown"),
+        ({"w": torch.zeros(4, 3), "b": torch.zeros(4)}, "has shape"),
+        ({"w": torch.zeros(6, 2), "b": torch.zeros(4)}, "has shape"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(source: dict[str, Tensor], message: str) -> None:
+    target = nn.Module()
+    target.w = nn.Parameter(torch.zeros(6, 3))
+    target.b = nn.Parameter(torch.zeros(4))
+    with pytest.raises(ConfigError, match=message):
+        load_weights(target, source, "a.pt")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_items_come_in_order_from_any_number_of_threads(workers: int) -> None:
+    seen: set[int] = set()
+
+    def square(i: int) -> int:
+        seen.add(threading.get_ident())
+        return i * i
+
+    assert list(ahead(square, 3, 40, workers)) == [i * i for i in range(3, 40)]
+    assert (threading.get_ident() in seen) == (workers == 0)
+
+
+def test_an_error_comes_where_its_item_would() -> None:
+    def fail_at_five(i: int) -> int:
+        if i == 5:
+            raise ValueError("five")
+        return i
+
+    items = ahead(fail_at_five, 0, 9, 2)
+    assert [next(items) for _ in range(5)] == list(range(5))
+    with pytest.raises(ValueError, match="five"):
+        next(items)
