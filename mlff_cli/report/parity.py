@@ -6,6 +6,7 @@ distribution of the deviations.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def write_parity(path: Path, panels: Sequence[Panel], title: str = "") -> None:
 def parity_figure(panels: Sequence[Panel], title: str = "") -> Figure:
     """The figure of `write_parity`."""
     n = len(panels)
-    figure = Figure(figsize=(PANEL * n + 0.2, PANEL + (0.55 if title else 0.3)))
+    figure = Figure(figsize=(PANEL * n + 0.2, PANEL + (0.4 if title else 0.15)))
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.06)
     axes = figure.subplots(1, n, squeeze=False)[0]
@@ -73,7 +74,7 @@ def parity_figure(panels: Sequence[Panel], title: str = "") -> Figure:
         if n > 1:
             ax.set_title(f"({chr(ord('a') + i)})", fontsize=STYLE["titlesize"], loc="right", pad=7)
     if title:
-        figure.suptitle(title, fontsize=STYLE["titlesize"] + 0.5, color=INK, weight="semibold")
+        figure.suptitle(title, fontsize=STYLE["titlesize"] + 0.5, color=INK, weight="bold")
     return figure
 
 
@@ -103,8 +104,9 @@ def _draw(ax: Any, panel: Panel) -> None:
         zorder=2,
     )
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    ax.set_xlabel(f"label, {panel.quantity} ({panel.unit})", fontsize=STYLE["labelsize"])
-    ax.set_ylabel(f"predicted ({panel.unit})", fontsize=STYLE["labelsize"])
+    unit = re.sub(r"/A\b", "/\N{LATIN CAPITAL LETTER A WITH RING ABOVE}", panel.unit)
+    ax.set_xlabel(f"label, {panel.quantity} ({unit})", fontsize=STYLE["labelsize"])
+    ax.set_ylabel(f"predicted ({unit})", fontsize=STYLE["labelsize"])
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.tick_params(labelsize=STYLE["textsize"], colors=INK, direction="in", top=True, right=True)
@@ -114,8 +116,7 @@ def _draw(ax: Any, panel: Panel) -> None:
     ax.text(
         0.045,
         0.955,
-        f"MAE {errors.mae:.3g} {panel.unit}\nRMSE {errors.rmse:.3g} {panel.unit}{r2}\n"
-        f"n = {errors.n:,}",
+        f"MAE {errors.mae:.3g} {unit}\nRMSE {errors.rmse:.3g} {unit}{r2}\nn = {errors.n:,}",
         transform=ax.transAxes,
         va="top",
         fontsize=STYLE["textsize"],

@@ -48,9 +48,9 @@ def test_a_figure_shows_the_errors_of_all_points(n: int) -> None:
     axes = figure.axes[0]
     errors = Errors.of(shown.reference, shown.predicted)
     (text,) = [t.get_text() for t in axes.texts]
-    assert f"RMSE {errors.rmse:.3g} eV/A" in text
+    assert f"RMSE {errors.rmse:.3g} eV/\N{LATIN CAPITAL LETTER A WITH RING ABOVE}" in text
     assert f"n = {n:,}" in text
-    assert "(eV/A)" in axes.get_xlabel()
+    assert "(eV/\N{LATIN CAPITAL LETTER A WITH RING ABOVE})" in axes.get_xlabel()
     low, high = axes.get_xlim()
     assert axes.get_ylim() == (low, high)
     assert low <= shown.predicted.min() <= shown.predicted.max() <= high
