@@ -17,8 +17,8 @@ from mlff_cli.core.elements import MAX_Z
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.grouped_hdf5 import Group, GroupedHDF5
 
-BLOCK_ATOMS = 1 << 21  # read at a time: 8 MB of numbers
-BLOCK_MOLECULES = 1 << 16
+BLOCK_ATOMS = 1 << 20  # read at a time; larger blocks gain 5 % of the time and cost 15 MB
+BLOCK_MOLECULES = 1 << 15
 
 
 @dataclass(frozen=True)

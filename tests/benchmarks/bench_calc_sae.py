@@ -38,6 +38,7 @@ COLUMNS = (
     "mlff peak (MB)",
     "aimnet peak (MB)",
     "largest difference (eV)",
+    "load",
 )
 
 
@@ -93,6 +94,7 @@ def compare(folder: Path, n: int, repeats: int, peer: str | None) -> dict[str, A
         for name, command in commands.items():
             runs[name].append(measure(command))
     row: dict[str, Any] = {"molecules": n, "file_mb": data.stat().st_size / 1e6}
+    row["load"] = os.getloadavg()[1]  # five minutes: what else the machine was doing
     for name, values in runs.items():
         row[f"{name}_s"] = statistics.median(seconds for seconds, _ in values)
         row[f"{name}_all_s"] = [seconds for seconds, _ in values]
@@ -116,6 +118,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         "mlff_peak_mb": "{:.0f}",
         "aimnet_peak_mb": "{:.0f}",
         "difference_ev": "{:.1e}",
+        "load": "{:.1f}",
     }
     return [form.format(row[key]) if key in row else "-" for key, form in formats.items()]
 
