@@ -116,8 +116,6 @@ def build_optimizer(model: nn.Module, section: OptimizerSection) -> torch.optim.
 
 
 def _group(key: str, group: ParamGroup, base: float) -> dict[str, Any]:
-    if group.lr is not None and group.lr_scale is not None:
-        raise ConfigError(f"optimizer.param_groups.{key}: give lr or lr_scale, not both")
     lr = group.lr if group.lr is not None else base * (group.lr_scale or 1.0)
     settings: dict[str, Any] = {"name": key, "lr": lr, "lr_ratio": lr / base, "params": []}
     if group.weight_decay is not None:

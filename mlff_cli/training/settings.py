@@ -57,9 +57,9 @@ class ParamGroup(Section):
     re: str
     """Regular expression, searched in the parameter's name."""
     lr: PositiveFloat | None = None
-    """Learning rate; schedules keep its ratio to the optimizer's."""
+    """Learning rate; schedules keep its ratio to the optimizer's. It wins over `lr_scale`."""
     lr_scale: PositiveFloat | None = None
-    """The same as a multiple of the optimizer's learning rate."""
+    """The same as a multiple of the optimizer's learning rate, as presets give it."""
     weight_decay: NonNegativeFloat | None = None
     """Weight decay; the optimizer's where null."""
 

@@ -46,6 +46,12 @@ def test_groups_have_their_own_settings_and_every_parameter_one_group() -> None:
     assert sorted(listed) == sorted(id(p) for p in net.parameters())
 
 
+def test_a_group_lr_of_the_user_wins_over_the_scale_of_a_preset() -> None:
+    groups = {"a": {"re": "afv", "lr": 3e-4, "lr_scale": 0.5}}
+    optimizer = build_optimizer(model(), section(param_groups=groups))
+    assert [g["lr"] for g in optimizer.param_groups if g["name"] == "a"] == [3e-4]
+
+
 def test_frozen_parameters_do_not_move() -> None:
     net = model()
     frozen = freeze(net, section(force_no_train=["mlp", "afv"], force_train=["mlp.bias"]))
@@ -69,7 +75,6 @@ def test_frozen_parameters_do_not_move() -> None:
         ({"kwargs": {"betas": [1.5, 0.9]}}, "beta"),
         ({"param_groups": {"a": {"re": "nothing"}}}, "matches no parameter"),
         ({"param_groups": {"a": {"re": "("}}}, "no regular expression"),
-        ({"param_groups": {"a": {"re": "afv", "lr": 1e-3, "lr_scale": 2.0}}}, "not both"),
     ],
 )
 def test_wrong_settings_are_refused(values: dict[str, object], message: str) -> None:
