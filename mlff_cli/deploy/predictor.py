@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,15 @@ class Predictor:
 
     def dispersion_part(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the dispersion contributes to energy and forces."""
-        assert self.dispersion is not None
-        d3 = D3BJ(self.dispersion, self.species).to(self.device)
+        d3 = self._d3
         data = self._tensors(inputs)
         out = energy_and_forces(lambda d: {"energy": d3(d["coord"], d["numbers"])}, data)
         return {name: values.cpu().numpy() for name, values in out.items()}
+
+    @cached_property
+    def _d3(self) -> D3BJ:
+        assert self.dispersion is not None
+        return D3BJ(self.dispersion, self.species).to(self.device)
 
     def atomic_energies(self, numbers: np.ndarray) -> np.ndarray:
         """Sum of atomic energies (n,) eV of numbers (n, N)."""
