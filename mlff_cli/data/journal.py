@@ -44,20 +44,25 @@ class Journal:
     def __enter__(self) -> Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._stream = self.path.open("ab+")
+            # unbuffered: what a full disk refuses must not wait in memory for close() to fail again
+            self._stream = self.path.open("ab", buffering=0)
             self._lock()
-            self._stream.seek(0)
-            intact = 0
-            for line in self._stream:
+            self._stream.truncate(self._load())
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+        return self
+
+    def _load(self) -> int:
+        """Fill `done` and return how many bytes of the file are intact."""
+        intact = 0
+        with self.path.open("rb") as lines:
+            for line in lines:
                 entry = _parse(line)
                 if entry is None:
                     break
                 self.done[entry["key"]] = entry["value"]
                 intact += len(line)
-            self._stream.truncate(intact)
-        except OSError as error:
-            raise storage_error(error, self.path) from error
-        return self
+        return intact
 
     def _lock(self) -> None:
         try:
@@ -74,8 +79,9 @@ class Journal:
         """Keep one piece of finished work."""
         line = json.dumps({"key": key, "value": value}, allow_nan=False) + "\n"
         try:
-            self._stream.write(line.encode())
-            self._stream.flush()
+            rest = line.encode()
+            while rest:  # a nearly full disk takes a part, then refuses
+                rest = rest[self._stream.write(rest) :]
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 os.fsync(self._stream.fileno())
                 self._synced = time.monotonic()

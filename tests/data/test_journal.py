@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlff_cli.core.errors import StorageError, UsageError
@@ -17,6 +18,7 @@ from mlff_cli.data.journal import Journal
 FLOATS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(max_size=8), FLOATS, max_size=5), st.integers(0, 400))
 def test_a_torn_file_gives_the_entries_before_the_tear(
     tmp_path_factory: pytest.TempPathFactory, entries: dict[str, list[float]], cut: int
@@ -82,3 +84,25 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"), Journal(tmp_path / "file" / "o"):
         pass
+
+
+def test_a_full_disk_is_an_error_and_the_journal_stays_usable(tmp_path: Path) -> None:
+    """A limit on the file's size stands for the disk: the kernel refuses in the same places."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill() -> None:
+        with Journal(tmp_path / "o") as journal:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+            for number in range(1000):
+                journal.add(str(number), [0.1] * 10)
+
+    try:
+        with pytest.raises(StorageError, match=r"journal\.jsonl"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with Journal(tmp_path / "o") as journal:
+        assert list(journal.done) == [str(k) for k in range(len(journal.done))]
+        assert 10 < len(journal.done) < 100
+        journal.add("later", 1)
+        assert journal.done["later"] == 1
