@@ -80,6 +80,9 @@ class DataTable:
         return f"<td>{escape(str(value))}</td>"
 
 
+PIXELS_PER_POINT = 2  # figures are drawn for dense screens: one panel must not fill the page
+
+
 @dataclass(frozen=True)
 class Image:
     """A PNG inside the page."""
@@ -91,8 +94,9 @@ class Image:
         """A figure with its caption."""
         data = base64.b64encode(self.png).decode("ascii")
         text = escape(self.caption)
+        width = int.from_bytes(self.png[16:20], "big") // PIXELS_PER_POINT  # from the PNG's header
         return (
-            f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+            f'<figure><img alt="{text}" width="{width}" src="data:image/png;base64,{data}">'
             f"<figcaption>{text}</figcaption></figure>"
         )
 
