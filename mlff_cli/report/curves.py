@@ -26,9 +26,10 @@ def plot_curves(
         rows: one mapping per logged step, with "step" and any of train/*, val/*, lr_*.
         units: unit by name.
     """
-    figure = Figure(figsize=INCHES, layout="constrained")
+    figure = Figure(figsize=INCHES)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.08, top=0.95, hspace=0.3, wspace=0.18)
     names = sorted({name for row in rows for name in row})
     _panel(axes[0, 0], rows, [n for n in ("train/loss", "val/loss") if n in names], "loss")
     errors = (("E", axes[0, 1], "energy RMSE"), ("F", axes[1, 0], "forces RMSE"))

@@ -19,7 +19,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from mlff_cli.core.artifacts import check_writable, write_text
-from mlff_cli.core.config import load_config, merge, parse_override, read_yaml
+from mlff_cli.core.config import MISSING, load_config, merge, parse_override, read_yaml
 from mlff_cli.core.errors import (
     ConfigError,
     InterruptedRunError,
@@ -204,8 +204,11 @@ def configure(options: Options) -> tuple[Family, Any]:
         merged = merge(merged, layer)
     for override in overrides:
         path, value = parse_override(override)
-        if path == ("family",):
-            merged["family"] = value
+        if len(path) == 1:
+            merged[path[0]] = value
+    for name in ("run_name", "project_name"):
+        if merged[name] == MISSING:  # aimnet2mult's files leave these for the command line
+            overrides.append(f"{name}={layers[0][name]}")
     if merged["family"] not in FAMILIES:
         raise ConfigError(f"family is one of {', '.join(FAMILIES)}, found {merged['family']!r}")
     family = FAMILIES[merged["family"]]

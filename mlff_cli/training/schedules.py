@@ -82,7 +82,7 @@ class Schedule:
         total_steps: int,
         epoch_length: int,
     ) -> None:
-        self._groups = optimizer.param_groups
+        self._optimizer = optimizer  # not its groups: loading a state replaces their list
         self._base = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base_lr)
         self._epoch_length = epoch_length
         self._warmup = section.warmup_steps if section else 0
@@ -130,7 +130,7 @@ class Schedule:
         elif self._kind and self._kind.steps == "epoch" and step and step % self._epoch_length == 0:
             self._inner.step()
         warm = min(1.0, (step + 1) / self._warmup) if self._warmup else 1.0
-        for group in self._groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = self.lr * warm * group["lr_ratio"]
 
     def after_validation(self, metrics: Mapping[str, float]) -> None:

@@ -112,12 +112,14 @@ def test_a_resumed_schedule_goes_on_as_if_never_stopped(case: int, at: int) -> N
     state = first.state_dict()
     torch.save(state, buffer := __import__("io").BytesIO())
     buffer.seek(0)
-    second = make(values, opt)
+    resumed = optimizer()
+    second = make(values, resumed)
+    resumed.load_state_dict(opt.state_dict())
     second.load_state_dict(torch.load(buffer, weights_only=True))
     found = []
     for step in range(at, TOTAL):
         second.before_step(step)
-        found.append(opt.param_groups[0]["lr"])
+        found.append(resumed.param_groups[0]["lr"])
     assert found == pytest.approx(expected[at:], rel=1e-12)
 
 

@@ -1,0 +1,249 @@
+"""`mlff train` from files to a model file: repeatable, resumable, and clear about bad input."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+import yaml
+
+from mlff_cli.core.errors import (
+    ConfigError,
+    DataError,
+    InterruptedRunError,
+    MLFFError,
+    NumericalError,
+    UsageError,
+)
+from mlff_cli.core.reporting import NullProgress, NullReporter
+from mlff_cli.data.model_file import load_model_file
+from mlff_cli.stages.train import Options, run
+from mlff_cli.training.run_log import read_rows
+from tests.tiny_training import TINY_MODEL, tiny_overrides, write_fidelities
+
+SEED = Path(__file__).parents[1] / "families" / "seed_train.yaml"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def overrides(folder: Path) -> tuple[str, ...]:
+    return tiny_overrides(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, overrides: tuple[str, ...]) -> Path:
+    save = folder / "first" / "model.pt"
+    run(Options(save=save, overrides=overrides))
+    return save
+
+
+class StopAt(NullReporter):
+    """Sends SIGTERM to this process when the bar has moved `step` times."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def progress(self, total: int | None, description: str, unit: str = "") -> NullProgress:
+        reporter = self
+
+        class Bar(NullProgress):
+            def advance(self, n: int = 1, **fields: object) -> None:
+                reporter.step -= n
+                if reporter.step == 0:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        return Bar()
+
+
+def test_a_run_leaves_a_model_that_describes_itself(trained: Path, overrides: object) -> None:
+    model = load_model_file(trained)
+    assert [f["level_of_theory"] for f in model.fidelities] == [f"synthetic-{k}" for k in range(3)]
+    assert model.fidelities[2]["labels"].keys() == {"energy"}
+    assert model.species == [1, 6, 7, 8]
+    assert set(model.sae) == {0, 1, 2}
+    assert isinstance(model.sae[0][6], float)
+    assert model.sae[0][6] == pytest.approx(-13.6 * 6**2.4, abs=1e-8)
+    assert model.architecture["num_fidelities"] == 3
+    assert len(model.provenance["inputs"]) == 6
+    folder = trained.with_suffix(".run")
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "config.yaml", "metrics.csv", "metrics.jsonl", "train.log", "checkpoints",
+        "loss_curves.png",
+    }  # fmt: skip
+    best = sorted((folder / "checkpoints").glob("best_*.pt"))
+    assert 1 <= len(best) <= 3
+    losses = {p: float(load_model_file(p).training["val_loss"]) for p in best}
+    winner = load_model_file(min(losses, key=lambda p: losses[p]))
+    assert all(torch.equal(winner.weights[k], v) for k, v in model.weights.items())
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["trainer"]["epochs"] == 3
+
+
+def test_the_log_has_losses_errors_per_fidelity_and_units(trained: Path) -> None:
+    folder = trained.with_suffix(".run")
+    rows = read_rows(folder / "metrics.jsonl")
+    assert [r["step"] for r in rows] == [6, 12, 18]
+    assert rows[-1]["val/loss"] < rows[0]["val/loss"]
+    for name in ("train/loss", "train/energy_loss", "val/fid0/E_rmse", "val/fid1/q_mae", "lr_0"):
+        assert all(name in row for row in rows)
+    assert "val/fid2/F_rmse" not in rows[0]
+    parts = [v for k, v in rows[0].items() if k.startswith("val/") and k.endswith("_loss")]
+    assert sum(parts) == pytest.approx(rows[0]["val/loss"])
+    with (folder / "metrics.csv").open() as stream:
+        header = next(csv.reader(stream))
+    assert "val/fid0/E_rmse [kcal/mol]" in header
+    assert "val/F_mae [kcal/mol/A]" in header
+
+
+def test_the_same_inputs_and_seed_give_the_same_bytes(
+    trained: Path, folder: Path, overrides: tuple[str, ...]
+) -> None:
+    again = folder / "again" / "model.pt"
+    run(Options(save=again, overrides=(*overrides, "data.loaders.train.num_workers=0")))
+    assert again.read_bytes() == trained.read_bytes()
+    other = folder / "other" / "model.pt"
+    run(Options(save=other, overrides=overrides, seed=1))
+    a, b = (load_model_file(p).weights["afv.weight"] for p in (trained, other))
+    assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("step", [6, 9])
+def test_a_stopped_run_continues_as_if_never_stopped(
+    trained: Path, tmp_path: Path, overrides: tuple[str, ...], step: int
+) -> None:
+    options = Options(save=tmp_path / "model.pt", overrides=overrides)
+    with pytest.raises(InterruptedRunError) as caught:
+        run(options, StopAt(step))
+    assert caught.value.exit_code == 75
+    assert f"stopped at step {step} of 18" in str(caught.value)
+    assert not options.save.exists()
+    run(options)
+    assert options.save.read_bytes() == trained.read_bytes()
+    rows, expected = (
+        read_rows(p.with_suffix(".run") / "metrics.jsonl") for p in (options.save, trained)
+    )
+    assert rows == expected
+
+
+def test_an_unfinished_run_refuses_other_settings(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    options = Options(save=tmp_path / "model.pt", overrides=overrides)
+    with pytest.raises(InterruptedRunError):
+        run(options, StopAt(2))
+    changed = dataclasses.replace(options, overrides=(*overrides, "optimizer.kwargs.lr=3e-3"))
+    with pytest.raises(ConfigError, match=r"optimizer\.kwargs\.lr: 0\.002 -> 0\.003"):
+        run(changed)
+    run(dataclasses.replace(changed, resume="never"))
+    assert load_model_file(options.save).config["optimizer"]["kwargs"]["lr"] == 3e-3
+
+
+def test_a_finished_model_needs_force(trained: Path, overrides: tuple[str, ...]) -> None:
+    before = trained.read_bytes()
+    with pytest.raises(UsageError, match="exists"):
+        run(Options(save=trained, overrides=overrides))
+    run(Options(save=trained, overrides=overrides, force=True))
+    assert trained.read_bytes() == before
+
+
+def test_a_dry_run_touches_nothing(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    summary = run(Options(save=tmp_path / "model.pt", overrides=overrides, dry_run=True))
+    assert summary.data["plan"]["batches per epoch"] == "6"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_seed_s_configuration_trains(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    files = tuple(o for o in overrides if o.startswith("data.") and "samplers" not in o)
+    options = Options(
+        save=tmp_path / "model.pt",
+        configs=(SEED,),
+        overrides=(*files, *(o for o in TINY_MODEL), "wandb.init.mode=disabled"),
+    )
+    run(options)
+    folder = options.save.with_suffix(".run")
+    assert list((folder / "checkpoints").glob("model_best_*.pt"))
+    assert [r["step"] for r in read_rows(folder / "metrics.jsonl")] == [2, 4, 6]
+
+
+def test_weights_start_a_training_of_more_fidelities(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    one = tuple(o for o in overrides if not o.startswith(("data.fidelity_datasets", "data.sae")))
+    first = [o for o in overrides if ".0=" in o]
+    single = tmp_path / "single.pt"
+    run(Options(save=single, overrides=(*one, *first, "use_fidelity_readouts=false")))
+    multi = tmp_path / "multi.pt"
+    frozen = ("optimizer.force_no_train=['mlps.*','conv.*']", "trainer.epochs=1")
+    run(Options(save=multi, load=single, overrides=(*overrides, *frozen)))
+    a, b = load_model_file(single).weights, load_model_file(multi).weights
+    for name, tensor in a.items():
+        if name.startswith(("mlps", "conv")):
+            assert torch.equal(tensor, b[name]), name
+    assert b["afv.weight"].shape[0] == 3 * a["afv.weight"].shape[0]
+    assert not torch.equal(a["afv.weight"], b["afv.weight"][: len(a["afv.weight"])])
+
+
+def test_a_loss_that_is_not_finite_names_the_molecules(tmp_path: Path) -> None:
+    given = tiny_overrides(tmp_path)
+    with h5py.File(tmp_path / "fid2.h5", "r+") as file:
+        for group in file.values():
+            group["energy"][:] = 1e200
+    options = Options(save=tmp_path / "model.pt", overrides=given)
+    with pytest.raises(NumericalError, match=r"step 1; the batch holds .*fidelity 2 group") as e:
+        run(options)
+    assert e.value.exit_code == 5
+    assert not options.save.exists()
+
+
+BAD: list[tuple[str, type[MLFFError], str]] = [
+    ("data.fidelity_datasets.1=nowhere.h5", DataError, "nowhere.h5"),
+    ("data.fidelity_datasets.1={dir}/fid0.h5", ConfigError, "same file"),
+    ("data.fidelity_datasets.1={dir}/sae0.yaml", DataError, "not a readable HDF5"),
+    ("data.sae.energy.files.1={dir}/fid0.h5", DataError, "fid0.h5"),
+    ("data.sae.energy.files.1={dir}/h_only.yaml", DataError, "C, N, O at fidelity 1"),
+    ("data.val_fraction=0", ConfigError, "between 0 and 1"),
+    ("data.valfraction=0.1", ConfigError, "data.val_fraction"),
+    ("trainer.epochs=many", ConfigError, "trainer.epochs"),
+    ("wandb.init.mode=online", ConfigError, "later version"),
+    ("optimizer.class=subprocess.Popen", ConfigError, "unknown name"),
+    ("family=coarse", ConfigError, "family is one of"),
+    ("data.y=[charges]", ConfigError, "data.y does not list"),
+    ("data.samplers.val.kwargs.batches_per_epoch=5", ConfigError, "every molecule once"),
+]
+
+
+@pytest.mark.parametrize(("override", "kind", "message"), BAD)
+def test_bad_input_is_named_and_leaves_nothing(
+    folder: Path,
+    tmp_path: Path,
+    overrides: tuple[str, ...],
+    override: str,
+    kind: type[MLFFError],
+    message: str,
+) -> None:
+    (folder / "h_only.yaml").write_text("1: -13.6\n")
+    given = (*overrides, override.format(dir=folder))
+    with pytest.raises(kind) as caught:
+        run(Options(save=tmp_path / "model.pt", overrides=given))
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_may_be_missing_molecule_by_molecule(tmp_path: Path) -> None:
+    write_fidelities(tmp_path, missing=0.5)
+    given = tiny_overrides(tmp_path, missing=0.5)
+    run(Options(save=tmp_path / "model.pt", overrides=(*given, "trainer.epochs=1")))
+    counts = load_model_file(tmp_path / "model.pt").fidelities[1]["labels"]
+    assert 0 < counts["energy"] < 40
