@@ -147,7 +147,8 @@ class MixedSampler:
 
     def _drawn_before(self, epoch: int) -> np.ndarray:
         """Molecules drawn per fidelity in all epochs before `epoch`; they sum to all draws."""
-        drawn = np.floor(epoch * self._draws * self._share + 0.5).astype("int64")
+        exact = epoch * self._draws * self._share
+        drawn: np.ndarray = np.floor(exact + 0.5).astype("int64")
         largest = int(np.argmax(self._share))  # takes what the others' rounding left
         drawn[largest] += epoch * self._draws - drawn.sum()
         return drawn

@@ -44,8 +44,9 @@ class MultiFidelity:
         """Check the data and build model, batches, loss and metrics (see `Family`)."""
         data = settings.data
         loss = build_loss(settings.loss, data.y)
-        read = set(data.y)
-        cfg = {k: v for k, v in check_metrics(settings.metrics).items() if k in read}
+        read: set[str] = set(data.y)
+        measured = check_metrics(settings.metrics)
+        cfg = {label: option for label, option in measured.items() if label in read}
         spec = architecture(settings, inputs.model)
         fidelities = open_fidelities(data, settings.seed, reporter.detail)
         absent = [n for n in loss.labels if not any(d.label_counts[n] for d in fidelities.train)]
@@ -126,7 +127,10 @@ def architecture(settings: MultifidelitySettings, model_yaml: Path | None) -> AI
     Raises:
         ConfigError: the file or the settings are wrong.
     """
-    given = from_seed_yaml(read_yaml(model_yaml), where=str(model_yaml)) if model_yaml else None
+    given = None
+    if model_yaml:
+        keys = {str(k): v for k, v in read_yaml(model_yaml).items()}
+        given = from_seed_yaml(keys, where=str(model_yaml))
     try:
         return settings.model.spec(
             given,

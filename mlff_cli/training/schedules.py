@@ -174,7 +174,9 @@ def _arguments(make: type[Any]) -> set[str]:
     """Names that a class takes, those that it passes on to its bases included."""
     names: set[str] = set()
     for kind in make.__mro__:
-        parameters = inspect.signature(kind.__init__).parameters.values()
+        parameters = inspect.signature(
+            kind.__dict__.get("__init__", object.__init__)
+        ).parameters.values()
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         names.update(p.name for p in named)
         if len(named) == len(parameters):
