@@ -18,7 +18,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from mlff_cli.core.artifacts import check_writable, write_text
+from mlff_cli.core.artifacts import check_writable, storage_error, write_text
 from mlff_cli.core.config import MISSING, load_config, merge, parse_override, read_yaml
 from mlff_cli.core.errors import (
     ConfigError,
@@ -111,7 +111,9 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
             prepared.task.epoch_length,
         )
         if options.dry_run:
-            return Summary({"plan": dict(prepared.description + loaded)}, [table])
+            plain = settings.model_dump(mode="json", by_alias=True)
+            plan = {"plan": dict(prepared.description + loaded), "config": plain}
+            return Summary(plan, [table], [yaml.safe_dump(plain, sort_keys=False).rstrip()])
         for name, value in prepared.description + loaded:
             reporter.info(f"{name}: {value}")
         return _train(options, settings, prepared, optimizer, schedule, reporter)
@@ -315,11 +317,14 @@ class FileReporter:
         self._reporter = reporter
         self._path = path
         if not append:
-            path.write_text("", encoding="utf-8")
+            write_text(path, "", force=True)
 
     def _keep(self, message: str) -> None:
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(message + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(message + "\n")
+        except OSError as error:
+            raise storage_error(error, self._path) from error
 
     def info(self, message: str) -> None:
         """Pass on and keep."""

@@ -25,6 +25,7 @@ from mlff_cli.core.reporting import NullProgress, NullReporter
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.stages.train import Options, run
 from mlff_cli.training.run_log import read_rows
+from tests.tiny_disk import run_on_tiny_disk
 from tests.tiny_training import TINY_MODEL, tiny_overrides, write_fidelities
 
 SEED = Path(__file__).parents[1] / "families" / "seed_train.yaml"
@@ -247,3 +248,28 @@ def test_labels_may_be_missing_molecule_by_molecule(tmp_path: Path) -> None:
     run(Options(save=tmp_path / "model.pt", overrides=(*given, "trainer.epochs=1")))
     counts = load_model_file(tmp_path / "model.pt").fidelities[1]["labels"]
     assert 0 < counts["energy"] < 40
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from mlff_cli.core.errors import MLFFError
+from mlff_cli.stages.train import Options, run
+folder = Path(sys.argv[1])
+try:
+    run(Options(save=folder / "model.pt", overrides={overrides!r}))
+except MLFFError as error:
+    print(error.exit_code, error)
+print(sorted(p.name for p in folder.rglob("*.pt")))
+"""
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_files(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    code = FULL_DISK.format(overrides=overrides)
+    result = run_on_tiny_disk(tmp_path, code, size="32k")
+    assert result.stdout.startswith("3 "), result.stderr
+    assert "No space left" in result.stdout
+    assert str(tmp_path) in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
