@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -91,12 +90,7 @@ class _Bar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def advance(self, n: int = 1, **fields: Any) -> None:
@@ -124,13 +118,8 @@ class _Lines:
         self._start = self._last = time.monotonic()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None and self._done:
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None and self._done:
             self._line()
 
     def advance(self, n: int = 1, **fields: Any) -> None:

@@ -7,7 +7,6 @@ tests implement with lists, and they return a `Summary`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Protocol
 
 
@@ -41,12 +40,7 @@ class Progress(Protocol):
 
     def __enter__(self) -> Progress: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         """Move on by `n` and show `fields` beside the bar."""
@@ -74,12 +68,7 @@ class NullProgress:
     def __enter__(self) -> NullProgress:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
     def advance(self, n: int = 1, **fields: Any) -> None:

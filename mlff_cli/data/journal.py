@@ -12,7 +12,6 @@ import json
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mlff_cli.core.artifacts import storage_error
@@ -96,12 +95,7 @@ class Journal:
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stream.close()
 
 
