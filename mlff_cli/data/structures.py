@@ -226,6 +226,12 @@ def _from_ase(atoms: Any, where: str) -> Structure:
     if numbers.min() < 1 or numbers.max() > MAX_Z:
         odd = numbers[(numbers < 1) | (numbers > MAX_Z)][0]
         raise DataError(f"atomic numbers are 1 to {MAX_Z}, found {odd}", where=where)
+    if atoms.pbc.any():  # the cell would be lost, and with it the meaning of every label
+        raise DataError(
+            f"molecules in vacuum are needed, found pbc = {atoms.pbc.tolist()}",
+            where=where,
+            remedy='for a molecule in a box write pbc="F F F" into the frame',
+        )
     results = atoms.calc.results if atoms.calc is not None else {}
     labels = {}
     for name in LABELS:

@@ -146,6 +146,7 @@ def test_plain_keys_that_ase_takes_into_its_calculator(tmp_path: Path) -> None:
         (FRAME.format(columns="", info="", a="", b="").replace("H 0.0", "Qq 0.0"), "cannot read"),
         (FRAME.format(columns="", info="", a="", b="").replace("H 0.0", "X 0.0"), "found 0"),
         ("3\n\nH 0 0 0\n", "cannot read"),
+        (FRAME.format(columns="", info='Lattice="9 0 0 0 9 0 0 0 9"', a="", b=""), "in vacuum"),
     ],
 )
 def test_bad_frames_are_refused(tmp_path: Path, text: str, rule: str) -> None:
