@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from mlff_cli.core.errors import UsageError
+from mlff_cli.core.errors import NumericalError, UsageError
 from mlff_cli.deploy import torchscript
 from mlff_cli.deploy.artifact import read_metadata
 
@@ -74,6 +74,7 @@ class MLFFCalculator(Calculator):  # type: ignore[misc]
 
         Raises:
             UsageError: periodic boundary conditions, or an element the model does not know.
+            NumericalError: the energy or a force is not finite, as when two atoms coincide.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         atoms = self.atoms
@@ -99,6 +100,11 @@ class MLFFCalculator(Calculator):  # type: ignore[misc]
         self._computed_for = state
         arrays = {n: v[0].cpu().numpy().astype(np.float64) for n, v in out.items()}
         energy = float(arrays["energy"])
+        if not np.isfinite([energy, *arrays["forces"].ravel()]).all():
+            raise NumericalError(
+                f"the energy ({energy} eV) or a force is not finite",
+                remedy="look at the geometry: two atoms coincide, or a position is not finite",
+            )
         self.results = {
             "energy": energy,
             "free_energy": energy,

@@ -12,7 +12,7 @@ from ase.build import molecule
 from ase.calculators.fd import calculate_numerical_forces
 from ase.optimize import BFGS
 
-from mlff_cli.core.errors import UsageError
+from mlff_cli.core.errors import NumericalError, UsageError
 from mlff_cli.deploy import MLFFCalculator
 from mlff_cli.deploy.artifact import write_artifact
 from mlff_cli.physics.dispersion_parameters import functional_parameters
@@ -86,4 +86,11 @@ def test_periodic_systems_are_refused(atoms: Atoms) -> None:
 def test_unknown_elements_are_named(artifact: Path) -> None:
     atoms = Atoms("HF", [[0, 0, 0], [0, 0, 0.9]], calculator=MLFFCalculator(artifact))
     with pytest.raises(UsageError, match="Z = 9"):
+        atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("position", [0.0, np.nan])
+def test_results_that_are_not_finite_are_an_error(artifact: Path, position: float) -> None:
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, position]], calculator=MLFFCalculator(artifact))
+    with pytest.raises(NumericalError, match="not finite"):
         atoms.get_potential_energy()
