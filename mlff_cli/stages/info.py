@@ -25,6 +25,7 @@ from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
 from mlff_cli.deploy.torchscript import payload_sha256
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+EVALUATION = "mlff-evaluation"
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _grouped(path: Path) -> Description:
         sizes = [group.n_atoms for group in file.groups]
         labels = label_names(file)
         recorded = file.attrs.get("provenance")
-        origin = json.loads(recorded) if isinstance(recorded, str) else {}
+        origin = _recorded(recorded)
         facts = {
             "molecules": f"{file.n_molecules:,}",
             "atoms per molecule": f"{min(sizes)} to {max(sizes)}",
@@ -219,9 +220,17 @@ def _sae(path: Path) -> Description:
     facts = {f"{SYMBOLS[z]}": f"{energy:.6f} eV" for z, energy in energies.items()}
     facts |= {f"note {i + 1}": c for i, c in enumerate(comments) if not c.startswith(mark)}
     data = {"sae": {str(z): energy for z, energy in energies.items()}}
-    return Description(
-        "atomic energies (SAE)", facts, data, json.loads(recorded[0]) if recorded else {}
-    )
+    origin = _recorded(recorded[0] if recorded else None)
+    return Description("atomic energies (SAE)", facts, data, origin)
+
+
+def _recorded(text: Any) -> dict[str, Any]:
+    """A provenance record; other programs write other things under that name, which are left."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("inputs", {}), dict) else {}
 
 
 def _evaluation(path: Path) -> Description:
@@ -229,8 +238,13 @@ def _evaluation(path: Path) -> Description:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"not JSON ({error})", where=str(path)) from error
-    if "results" not in content:
-        raise DataError("not an evaluation: no 'results'", where=str(path))
+    found = str(content.get("format", ""))
+    if not found.startswith(EVALUATION):
+        raise DataError(
+            f"not an evaluation: format is {found or 'missing'!r}",
+            where=str(path),
+            remedy="pass the JSON that `mlff evaluate` wrote",
+        )
     facts = {"model": str(content.get("model"))}
     for result in content["results"]:
         errors = result["errors"]

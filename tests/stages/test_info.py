@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
@@ -138,6 +139,9 @@ def test_what_is_no_file_of_ours(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"something else")
     with pytest.raises(DataError, match="not a file of mlff"):
         run(tmp_path / "x.bin")
+    (tmp_path / "x.json").write_text('{"results": {"a": 1}}')
+    with pytest.raises(DataError, match="not an evaluation"):
+        run(tmp_path / "x.json")
     (tmp_path / "x.zip").write_bytes(b"PK damaged")
     with pytest.raises(DataError, match="damaged"):
         run(tmp_path / "x.zip")
@@ -155,3 +159,10 @@ def test_info_on_an_artifact_loads_no_torchscript(compiled: Path) -> None:
     command = [sys.executable, "-c", code, str(compiled / "m_fid0.jpt")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "compiled artifact (TorchScript)"
+
+
+def test_a_provenance_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "d.h5", 5, seed=1)
+    with h5py.File(data, "r+") as file:
+        file.attrs["provenance"] = "made by hand"
+    assert [table.title for table in run(data).tables] == [str(data)]
