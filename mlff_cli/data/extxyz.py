@@ -38,7 +38,7 @@ def write_extxyz(
 
     Args:
         path: the output.
-        molecules: as in `grouped_writer.write_grouped`; labels that are NaN throughout are left out.
+        molecules: as in `grouped_writer.write_grouped`; labels that are all NaN are left out.
         level_of_theory: kept with every frame.
         force: replace an existing file.
 

@@ -1,1 +1,1 @@
-"""Formulas of the field that learn nothing: cutoffs, Coulomb, dispersion, quantum chemistry engines."""
+"""Formulas that learn nothing: cutoffs, Coulomb, dispersion, quantum chemistry engines."""
