@@ -62,6 +62,7 @@ def convert(
     level_of_theory: Annotated[
         str | None, typer.Option(help="Written where the inputs do not name theirs.")
     ] = None,
+    dry_run: opt.DryRun = False,
     force: opt.Force = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -71,7 +72,7 @@ def convert(
     """Convert and combine data files."""
     from mlff_cli.stages import convert as stage
 
-    chosen = stage.Options(level_of_theory, force)
+    chosen = stage.Options(level_of_theory, force, dry_run)
     talk = Talk(json, quiet, verbose, no_progress)
     execute(lambda reporter: stage.run(inputs, output, chosen, reporter), talk)
 
@@ -103,6 +104,7 @@ def label(
     ] = None,
     workers: opt.Workers = 0,
     seed: opt.Seed = 0,
+    dry_run: opt.DryRun = False,
     force: opt.Force = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -121,6 +123,7 @@ def label(
         seed=seed,
         workers=workers,
         force=force,
+        dry_run=dry_run,
     )
     talk = Talk(json, quiet, verbose, no_progress)
     execute(lambda reporter: stage.run(structures, output, chosen, reporter), talk)

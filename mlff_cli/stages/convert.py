@@ -45,10 +45,12 @@ class Options:
     Attributes:
         level_of_theory: level of theory to write, for inputs that do not name theirs.
         force: replace an existing output.
+        dry_run: open the inputs and say what would be converted, write nothing.
     """
 
     level_of_theory: str | None = None
     force: bool = False
+    dry_run: bool = False
 
 
 @dataclasses.dataclass
@@ -94,6 +96,11 @@ def run(
         level = _common_level(sources, options, reporter)
         totals = [s.total for s in sources]
         total = None if None in totals else sum(t for t in totals if t is not None)
+        if options.dry_run:
+            names = ", ".join(map(str, inputs))
+            plan = f"would convert {names} ({level or 'level of theory not known'}) to {output}"
+            known = {"output": str(output), "molecules": total, "level_of_theory": level}
+            return Summary(known, lines=[plan])
         bar = stack.enter_context(reporter.progress(total, "converting", "molecules"))
         counts: dict[str, int] = {}
         molecules = _count(sources, counts, bar)

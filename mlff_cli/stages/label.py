@@ -44,6 +44,7 @@ class Options:
         seed: seed of conformers and displacements.
         workers: processes; 0 takes one per available core.
         force: replace an existing output.
+        dry_run: read the structures and say what would be labelled, write nothing.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Options:
     seed: int = 0
     workers: int = 0
     force: bool = False
+    dry_run: bool = False
 
 
 @dataclasses.dataclass
@@ -90,6 +92,11 @@ def run(
     engine = make_engine(options.method)
     keep = _kept_labels(engine, options)
     wanted, failures = _geometries(structures, options)
+    if options.dry_run:
+        plan = f"would label {len(wanted)} structures of {structures} with {engine.level_of_theory}"
+        data = {"output": str(output), "structures": len(wanted), "labels": list(keep)}
+        told = [f"no geometry: {failure.where}: {failure.error}" for failure in failures]
+        return Summary(data, lines=[f"{plan}, keep {', '.join(keep)}, and write {output}", *told])
     keys = [_key(engine, s) for s in wanted]
     with interruptible() as stop, Journal(output) as journal:
         todo = {k: s for k, s in zip(keys, wanted, strict=True) if k not in journal.done}

@@ -25,7 +25,10 @@ def test_help_names_every_command():
 def test_every_command_has_help_with_the_common_options(command):
     result = mlff(command, "--help")
     assert result.returncode == 0
-    assert "--json" in result.stdout
+    common = ("--json", "--quiet", "--verbose", "--no-progress")
+    writing = ("--force", "--dry-run") if command != "info" else ()
+    for option in (*common, *writing):
+        assert option in result.stdout
 
 
 def test_the_command_line_imports_nothing_heavy():

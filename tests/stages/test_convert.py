@@ -142,6 +142,14 @@ def test_foreign_layout_as_aimnet_writes_it(tmp_path: Path) -> None:
     assert any("unit" in text for text in reporter.warnings)
 
 
+def test_a_dry_run_says_what_and_writes_nothing(tmp_path: Path) -> None:
+    source = labelled(tmp_path / "a.h5", -1.0, "pbe/def2-svp")
+    summary = run([source], tmp_path / "b.xyz", Options(dry_run=True))
+    assert summary.data["level_of_theory"] == "pbe/def2-svp"
+    assert "would convert" in summary.lines[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
 def test_refusals(tmp_path: Path) -> None:
     source = labelled(tmp_path / "a.h5", -1.0, None)
     with pytest.raises(UsageError, match="no writer"):

@@ -128,6 +128,15 @@ def test_bad_options_are_refused(tmp_path: Path, changes: dict[str, object], rul
     assert [p.name for p in tmp_path.iterdir()] == ["in.smi"]
 
 
+def test_a_dry_run_says_what_and_writes_nothing(tmp_path: Path) -> None:
+    options = Options("gfn2-xtb", conformers=2, labels=("energy",), dry_run=True)
+    summary = run(smiles(tmp_path, "CO\nC1#CC1\n"), tmp_path / "out.h5", options)
+    assert summary.data["structures"] == 2
+    assert "would label 2 structures" in summary.lines[0]
+    assert "C1#CC1" in summary.lines[1]
+    assert [p.name for p in tmp_path.iterdir()] == ["in.smi"]
+
+
 def test_copies_of_a_geometry_need_a_displacement(tmp_path: Path) -> None:
     source = tmp_path / "in.xyz"
     source.write_text(WATER.format(charge=0, mult=1), encoding="utf-8")
