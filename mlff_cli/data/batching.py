@@ -94,6 +94,15 @@ class Collator:
         present = frozenset(name for name, mask in masks.items() if mask.any())
         return Batch(tensors, present, fidelity, index)
 
+    def parts(self, fidelity: np.ndarray, index: np.ndarray, n: int) -> list[Batch]:
+        """The same molecules in at most `n` batches of similar sizes, which pads less."""
+        n_atoms = np.array(
+            [self.datasets[int(k)].n_atoms[i] for k, i in zip(fidelity, index, strict=True)]
+        )
+        order = np.argsort(n_atoms, kind="stable")
+        runs = np.array_split(order, min(n, len(order)))
+        return [self(fidelity[run], index[run]) for run in runs]
+
     def _allocate(self, b: int, n: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Zeros for every field of the batch, and masks that are False."""
         arrays = {}

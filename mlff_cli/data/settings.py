@@ -47,7 +47,11 @@ class SamplerKwargs(Section):
     sampling_strategy: Literal["weighted", "uniform"] = "weighted"
     """weighted: by `data.fidelity_weights`; uniform: every molecule equally often."""
     bucket: PositiveInt = 1
-    """Sort by size within this many batches, which saves padding; 1 switches it off."""
+    """Sort by size within this many batches, which saves padding but makes batches of like
+    molecules; 1 switches it off."""
+    split: PositiveInt = 1
+    """Compute a batch in so many parts of similar sizes and sum their gradients: the same step,
+    with less padding and less memory."""
 
 
 class Sampler(Section):

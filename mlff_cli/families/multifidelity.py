@@ -74,7 +74,9 @@ class MultiFidelity:
         task = Task(
             model=model,
             epoch_length=sampler.epoch_length,
-            train_batch=lambda step: collators["train"](*sampler.batch(step)),
+            train_batch=lambda step: collators["train"].parts(
+                *sampler.batch(step), data.samplers.train.kwargs.split
+            ),
             n_validation=len(picks),
             validation_batch=lambda i: collators["val"](*picks[i]),
             predict=predict,

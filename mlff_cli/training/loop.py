@@ -9,7 +9,7 @@ A batch is a pure function of its step, so that the position in the data is one 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,25 +176,26 @@ class Loop:
 
     _bar: Progress
 
-    def _step(self, step: int, batches: Iterator[Batch]) -> int:
+    def _step(self, step: int, batches: Iterator[Sequence[Batch]]) -> int:
         """One step; returns the samples it used."""
-        host_batch = next(batches)
-        batch = host_batch.to(self.device)
+        batch = [part.to(self.device) for part in next(batches)]
         self.schedule.before_step(step)
         self.optimizer.zero_grad(set_to_none=True)
-        predicted = self.task.predict(self.task.model, batch, True)
-        loss = self.task.loss(predicted, batch.tensors)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        self._sums += loss.sums
-        self._counts += loss.counts
-        first_bad = (self._bad < 0) & ~torch.isfinite(loss.total)
-        self._bad = torch.where(first_bad, step, self._bad)
+        whole = self.task.loss.counts([part.tensors for part in batch])
+        for part in batch:
+            predicted = self.task.predict(self.task.model, part, True)
+            loss = self.task.loss(predicted, part.tensors, whole)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            self._sums += loss.sums
+            first_bad = (self._bad < 0) & ~torch.isfinite(loss.total)
+            self._bad = torch.where(first_bad, step, self._bad)
+        self._counts += whole
         if self.device.type == "cpu":  # elsewhere asking would make the device wait
             self._check()
         trainer = self.settings.trainer
         _CLIP[trainer.gradient_clip_by](self.parameters, trainer.gradient_clip)
         self.optimizer.step()
-        return len(batch)
+        return sum(len(part) for part in batch)
 
     def _check(self) -> None:
         """Stop when a loss was not finite, and name the molecules of its batch."""

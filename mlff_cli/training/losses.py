@@ -95,8 +95,20 @@ class MultiTaskLoss:
             [w / scale for _, _, w in active.values()], dtype=torch.float64
         )
 
-    def __call__(self, predicted: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> LossValue:
-        """Loss of predictions against a batch with labels and masks."""
+    def __call__(
+        self,
+        predicted: Mapping[str, Tensor],
+        batch: Mapping[str, Tensor],
+        whole: Tensor | None = None,
+    ) -> LossValue:
+        """Loss of predictions against a batch with labels and masks.
+
+        Args:
+            predicted: by label.
+            batch: labels, masks and n_atoms.
+            whole: (C,) counts of the whole batch where this is a part of it: the losses of all
+                parts then sum to that of the whole.
+        """
         n_atoms = batch["n_atoms"].to(torch.float64)
         sums, counts = [], []
         for label, error in zip(self.labels, self._errors, strict=True):
@@ -108,7 +120,15 @@ class MultiTaskLoss:
             else:  # nobody in the batch has the label, so it was not predicted
                 sums.append(torch.zeros((), dtype=torch.float64, device=n_atoms.device))
         stacked, n = torch.stack(sums), torch.stack(counts)
-        return LossValue(self.parts(stacked, n).sum(), stacked.detach(), n)
+        total = self.parts(stacked, n if whole is None else whole).sum()
+        return LossValue(total, stacked.detach(), n)
+
+    def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """(C,) molecules with each component's label in several batches together."""
+        per_batch = [
+            torch.stack([b[f"{label}_mask"].sum() for label in self.labels]) for b in batches
+        ]
+        return torch.stack(per_batch).sum(dim=0)
 
     def parts(self, sums: Tensor, counts: Tensor) -> Tensor:
         """Weighted components (C,), which sum to the loss."""

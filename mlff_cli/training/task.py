@@ -37,7 +37,8 @@ class Task:
     Attributes:
         model: what is trained, on its device.
         epoch_length: training batches per epoch.
-        train_batch: batch of a step, counted from 0 over all epochs; a pure function.
+        train_batch: batch of a step, counted from 0 over all epochs, in one or more parts whose
+            gradients are summed; a pure function.
         n_validation: validation batches.
         validation_batch: one of them; together they hold every validation sample once.
         predict: runs the model on (model, batch, training) and returns predictions by label; keeps
@@ -50,7 +51,7 @@ class Task:
 
     model: nn.Module
     epoch_length: int
-    train_batch: Callable[[int], Batch]
+    train_batch: Callable[[int], Sequence[Batch]]
     n_validation: int
     validation_batch: Callable[[int], Batch]
     predict: Callable[[nn.Module, Batch, bool], Mapping[str, Tensor]]

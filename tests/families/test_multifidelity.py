@@ -113,7 +113,7 @@ def test_a_batch_without_forces_is_predicted_without_them(tmp_path: Path) -> Non
     inputs = Inputs(None, torch.device("cpu"), torch.float32, "test")
     prepared = family.prepare(settings(*overrides, components), inputs, NullReporter())
     task = prepared.task
-    batch = task.train_batch(0)
+    (batch,) = task.train_batch(0)
     assert {"energy", "forces"} <= batch.labels
     both = task.predict(task.model, batch, True)
     assert both["forces"].grad_fn is not None

@@ -99,6 +99,33 @@ def test_a_mixed_batch_equals_its_molecules_one_by_one(model: AIMNet2, collator:
         assert float((g - summed[name]).abs().max()) < 1e-10 * largest, name
 
 
+def test_a_batch_in_parts_takes_the_step_of_the_whole(model: AIMNet2, collator: Collator) -> None:
+    rng = np.random.default_rng(2)
+    fidelity = np.arange(24) % 3
+    index = np.array([rng.integers(len(collator.datasets[k])) for k in fidelity])
+    whole = collator(fidelity, index)
+    parts = collator.parts(fidelity, index, 5)
+    sizes = [part.tensors["n_atoms"] for part in parts]
+    assert len(parts) == 5
+    assert sorted(torch.cat(sizes).tolist()) == sorted(whole.tensors["n_atoms"].tolist())
+    assert all(int(a.max()) <= int(b.min()) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+
+    loss = weighted()
+    counts = loss.counts([part.tensors for part in parts])
+    expected = loss(energy_and_forces(model, whole.tensors, create_graph=True), whole.tensors)
+    assert torch.equal(counts, expected.counts)
+    values = [
+        loss(energy_and_forces(model, part.tensors, create_graph=True), part.tensors, counts)
+        for part in parts
+    ]
+    total = torch.stack([v.total for v in values]).sum()
+    assert float(total.detach()) == pytest.approx(float(expected.total.detach()), rel=1e-10)
+    got, wanted = gradients(model, total), gradients(model, expected.total)
+    largest = max(float(g.abs().max()) for g in wanted.values())
+    for name, g in wanted.items():
+        assert float((g - got[name]).abs().max()) < 1e-10 * largest, name
+
+
 def test_padding_changes_nothing(collator: Collator) -> None:
     batch = collator(np.zeros(6, dtype=int), np.arange(6)).tensors
     rng = torch.Generator().manual_seed(0)
