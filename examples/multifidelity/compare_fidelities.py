@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "out/compare")
     parser.add_argument("--figure", type=Path, default=None)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
