@@ -3,9 +3,8 @@
 Both runs take the same number of steps, and every step sees the same number of DFT molecules; the
 multi-fidelity run sees as many GFN2 and GFN1 molecules on top. Errors are of fidelity 0 on the
 molecules of `data/test_fid0.h5`, which no training set holds. Each kind of run has the learning
-rate
-of the embeddings that suits it: with several fidelities they start equal and should part slowly;
-DFT alone does better when they move fast.
+rate of the embeddings that suits it: with several fidelities they start equal and should part
+slowly; DFT alone does better when they move fast.
 
     python compare_fidelities.py            # three seeds; writes out/compare/comparison.json
 
