@@ -58,7 +58,8 @@ class MixedSampler:
 
     Raises:
         ConfigError: unequal weights together with `batches_per_epoch=-1`, a fidelity without
-            molecules, weights that are negative or all zero, a batch smaller than a molecule.
+            molecules, weights that are negative or all zero, a batch smaller than a molecule, a
+            number of batches that is none.
     """
 
     def __init__(
@@ -92,6 +93,12 @@ class MixedSampler:
         self._epoch: tuple[int, list[Pick]] | None = None
 
     def _check(self, sizes: np.ndarray, share: np.ndarray, weights: Sequence[float] | None) -> None:
+        length = self._options.batches_per_epoch
+        if length is not None and length < 1 and not self._once:
+            raise ConfigError(
+                f"batches_per_epoch must be a positive number, -1 or null, found {length}",
+                remedy="null: one pass over all data; -1: every molecule once",
+            )
         if not sizes.all():
             raise ConfigError(
                 f"fidelity {int(np.argmin(sizes))} has no training molecules",
@@ -117,9 +124,10 @@ class MixedSampler:
     def batch(self, step: int) -> Pick:
         """The molecules of batch `step`, counted from 0 over all epochs."""
         epoch, k = divmod(step, self.epoch_length)
-        if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = (epoch, self.epoch(epoch))
-        return self._epoch[1][k]
+        held = self._epoch  # read once: another thread may be at another epoch already
+        if held is None or held[0] != epoch:
+            held = self._epoch = (epoch, self.epoch(epoch))
+        return held[1][k]
 
     def epoch(self, epoch: int) -> list[Pick]:
         """All batches of an epoch."""

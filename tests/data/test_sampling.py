@@ -76,6 +76,32 @@ def test_a_batch_depends_on_seed_and_step_only() -> None:
     assert any(not np.array_equal(a.batch(i)[1], other.batch(i)[1]) for i in range(3))
 
 
+class Overtaken(MixedSampler):
+    """Every now and then, after a look at the epoch it holds, another thread changes that."""
+
+    chance = np.random.default_rng(0)
+
+    @property
+    def _epoch(self):  # noqa: ANN202
+        held = self.__dict__.get("held")
+        if held is not None and self.chance.random() < 0.5:
+            other = 1 - held[0]
+            self.__dict__["held"] = (other, self.epoch(other))
+        return held
+
+    @_epoch.setter
+    def _epoch(self, value):
+        self.__dict__["held"] = value
+
+
+def test_a_thread_at_another_epoch_disturbs_nobody() -> None:
+    options = SamplerOptions(batch_size=16, batches_per_epoch=3)
+    quiet = sampler(batches_per_epoch=3)
+    overtaken = Overtaken(POOLS, N_ATOMS, [1.0, 1.0, 1.0], options, 1)
+    for step in (0, 1, 2) * 10:
+        np.testing.assert_array_equal(overtaken.batch(step)[1], quiet.batch(step)[1])
+
+
 def test_batches_of_atoms_hold_about_so_many() -> None:
     s = sampler(batch_mode="atoms", batch_size=300, batches_per_epoch=50)
     at = {(k, int(i)): int(n) for k in range(3) for i, n in zip(POOLS[k], N_ATOMS[k], strict=True)}
@@ -134,5 +160,8 @@ def test_contradictions_are_refused() -> None:
         sampler([0.0, 0.0, 0.0])
     with pytest.raises(ConfigError, match="cannot hold a molecule of 29"):
         sampler(batch_mode="atoms", batch_size=20)
+    for length in (0, -2):
+        with pytest.raises(ConfigError, match=f"-1 or null, found {length}"):
+            sampler(batches_per_epoch=length)
     with pytest.raises(ConfigError, match="fidelity 0 has no training molecules"):
         MixedSampler([np.array([])], [np.array([])], None, SamplerOptions(4), 0)
