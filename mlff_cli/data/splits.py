@@ -1,8 +1,8 @@
 """Training and validation molecules, split by molecule over all fidelities at once.
 
 A molecule that is in validation at one fidelity is in training at none, whatever its conformers.
-Molecules are the same when their names are (every file names them), or else when charge,
-multiplicity and bond graph are. Graphs are compared by Weisfeiler-Lehman refinement:
+Molecules are the same when their names are (if every molecule of every file has one), or else when
+charge, multiplicity and bond graph are. Graphs are compared by Weisfeiler-Lehman refinement:
 
     l_i <- hash(l_i, sum_j bonded(i, j) hash'(l_j)),    bonded: d_ij < 1.3 (r_i + r_j)
 
@@ -98,8 +98,9 @@ def molecule_keys(datasets: Sequence[FidelityDataset]) -> tuple[list[np.ndarray]
         One (n,) uint64 array per data set, and in words what was compared. When all molecules are
         one (a trajectory of a single molecule), conformers are compared instead.
     """
-    if all(d.named for d in datasets):
-        keys, by = [_name_keys(d.names()) for d in datasets], "molecule name"
+    names = [d.names() for d in datasets] if all(d.named for d in datasets) else []
+    if names and all((given != "").all() for given in names):
+        keys, by = [_name_keys(given) for given in names], "molecule name"
     else:
         keys = [
             _all_keys(d, lambda a: graph_hash(a["coord"], a["numbers"], a["charge"], a["mult"]))

@@ -97,6 +97,15 @@ def test_no_molecule_is_on_both_sides_at_any_fidelity(
         assert len(v)
 
 
+def test_an_empty_name_is_no_name(tmp_path: Path) -> None:
+    entries = conformers(MOLECULES, 0, True)
+    for entry in entries[:12]:
+        entry["molecule"] = ""
+    (keys,), by = molecule_keys(open_all(tmp_path, [entries]))
+    assert "bond graph" in by
+    assert len(np.unique(keys)) == len(MOLECULES)
+
+
 def test_the_split_depends_on_the_seed_only(tmp_path: Path) -> None:
     data = open_all(tmp_path, [conformers(MOLECULES, 0, True)])
     first, again, other = (split_by_fraction(data, 0.3, seed=s).validation[0] for s in (1, 1, 2))
