@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.fields import INPUTS
 from mlff_cli.data.dataset import FidelityDataset
 from mlff_cli.data.sae import read_sae
 from mlff_cli.data.sampling import MixedSampler, Pick, SamplerOptions, every_molecule_once
@@ -85,6 +86,11 @@ def open_fidelities(
         ConfigError: files or options contradict each other.
         DataError: a file holds something it must not.
     """
+    if set(data.x) != set(INPUTS):
+        raise ConfigError(
+            f"data.x: the model reads {', '.join(INPUTS)}, found {', '.join(data.x) or 'nothing'}",
+            remedy="leave data.x out; a file without charge or mult is read as 0 and 1",
+        )
     paths = fidelity_paths(data)
     sae = {k: read_sae(data.sae.energy.files[k]) for k in paths}
 

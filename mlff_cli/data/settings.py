@@ -41,7 +41,7 @@ class SamplerKwargs(Section):
     batch_mode: Mode = "atoms"
     """What `batch_size` counts."""
     shuffle: bool = True
-    """Draw in random order; validation always goes through in order of size."""
+    """Draw in random order."""
     batches_per_epoch: int | None = None
     """Batches per epoch; null: as many as one pass over all data takes; -1: everything once."""
     sampling_strategy: Literal["weighted", "uniform"] = "weighted"
@@ -54,10 +54,32 @@ class SamplerKwargs(Section):
     with less padding and less memory."""
 
 
+class ValidationKwargs(Section):
+    """How validation batches are made; the batches change no result."""
+
+    batch_size: PositiveInt = 4096
+    """Atoms or molecules per batch, by `batch_mode`."""
+    batch_mode: Mode = "atoms"
+    """What `batch_size` counts."""
+    shuffle: bool = False
+    """Kept for old files: the sums over all molecules know no order."""
+    batches_per_epoch: int | None = None
+    """null or -1: validation covers every molecule once."""
+    sampling_strategy: Literal["uniform"] = "uniform"
+    """Every molecule counts once."""
+
+
 class Sampler(Section):
-    """Sampler of one of the two sets."""
+    """Sampler of the training set."""
 
     kwargs: SamplerKwargs = SamplerKwargs()
+    """Its options."""
+
+
+class ValidationSampler(Section):
+    """Sampler of the validation set."""
+
+    kwargs: ValidationKwargs = ValidationKwargs()
     """Its options."""
 
 
@@ -66,7 +88,7 @@ class Samplers(Section):
 
     train: Sampler = Sampler()
     """Of the training set."""
-    val: Sampler = Sampler()
+    val: ValidationSampler = ValidationSampler()
     """Of the validation set, which is always covered exactly once."""
 
 
@@ -106,7 +128,7 @@ class DataSection(Section):
     ddp_load_full_dataset: bool = False
     """Whether every process of a distributed run loads all data."""
     x: list[Literal["coord", "numbers", "charge", "mult"]] = ["coord", "numbers", "charge", "mult"]
-    """Inputs of the model."""
+    """Inputs of the model, which always reads these four."""
     y: list[Label] = ["energy", "forces", "charges", "spin_charges"]
     """Labels to read where a file has them."""
     samplers: Samplers = Samplers()

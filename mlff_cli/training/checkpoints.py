@@ -43,6 +43,7 @@ class Checkpoints:
         self.folder = folder / section.dirname
         self._prefix = f"{section.filename_prefix}_" if section.filename_prefix else ""
         self._keep = section.kwargs.n_saved if section.save_best else 0
+        self._require_empty = section.kwargs.require_empty
         self._snapshot = snapshot
         self._fingerprint = dict(fingerprint)
         self.best: list[tuple[float, int, str]] = []  # (loss, step, file name), best first
@@ -52,8 +53,11 @@ class Checkpoints:
         """The checkpoint to resume from."""
         return self.folder / "last.pt"
 
-    def resume(self) -> ModelFile | None:
-        """The checkpoint of an unfinished run, or None where there is none.
+    def resume(self, *, replace: bool = False) -> ModelFile | None:
+        """The checkpoint to continue from, or None where the run begins.
+
+        Args:
+            replace: begin anew, too, where the run is finished or was started differently.
 
         Raises:
             ConfigError: it was made with another configuration, other data or another version of
@@ -63,6 +67,8 @@ class Checkpoints:
             return None
         checkpoint = load_model_file(self.last)
         changed = differences(checkpoint.training.get("fingerprint"), self._fingerprint)
+        if replace and (changed or checkpoint.training.get("finished")):
+            return None
         if changed:
             shown = "\n    ".join(changed[:SHOWN_DIFFERENCES])
             raise ConfigError(
@@ -71,13 +77,29 @@ class Checkpoints:
                 remedy="restore what differs to continue it, or pass --force (or --resume never) "
                 "to start anew",
             )
-        self.best = [tuple(b) for b in checkpoint.training["best"]]
+        # a run killed between dropping a file and writing `last` lists a file that is gone
+        self.best = [
+            tuple(b) for b in checkpoint.training["best"] if (self.folder / b[2]).is_file()
+        ]
         return checkpoint
 
     def clear(self) -> None:
-        """Remove the checkpoints of an earlier run."""
-        for path in (self.last, *self.folder.glob("*best_*.pt")):
-            path.unlink(missing_ok=True)
+        """Remove the checkpoints of an earlier run; other runs in the same folder keep theirs.
+
+        Raises:
+            ConfigError: there are some, and `require_empty` is on.
+        """
+        found = [p for p in self.folder.glob("*.pt") if p.name.startswith(f"{self._prefix}best_")]
+        found += [self.last] * self.last.exists()
+        if found and self._require_empty:
+            raise ConfigError(
+                f"checkpoint.kwargs.require_empty: {len(found)} checkpoints of an earlier run are "
+                "in the folder",
+                where=str(self.folder),
+                remedy="move them away, or set require_empty to false",
+            )
+        for path in found:
+            path.unlink()
 
     def save_last(self, weights: dict[str, Tensor], training: Mapping[str, Any]) -> None:
         """Write the checkpoint to resume from."""

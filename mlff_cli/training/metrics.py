@@ -107,7 +107,7 @@ def _errors(sums: list[float], scale: float) -> dict[str, float]:
     n = sums[_N]
     if n == 0:
         return {}
-    spread = sums[_TRUE_SQ] - sums[_TRUE] ** 2 / n
+    spread = sums[_TRUE_SQ] - sums[_TRUE] * sums[_TRUE] / n  # ** would raise where * overflows
     errors = {"mae": scale * sums[_ABS] / n, "rmse": scale * math.sqrt(sums[_SQ] / n)}
     if spread > 0:
         errors["r2"] = 1.0 - sums[_SQ] / spread
@@ -145,11 +145,20 @@ def check_metrics(section: MetricsSection) -> dict[str, MetricOptions]:
     """The labels to measure.
 
     Raises:
-        ConfigError: unknown class, label or unit.
+        ConfigError: unknown class, label or unit, or a shape that is not the label's.
     """
     KINDS.find(section.class_)
     for label, option in section.kwargs.cfg.items():
         if label not in FIELDS or FIELDS[label].role != "label":
             raise ConfigError(f"metrics.kwargs.cfg: {label!r} is no label")
+        dims = FIELDS[label].dims
+        values = math.prod(int(d) for d in dims if d != "N")  # per atom, or per molecule
+        for name, known in (("peratom", "N" in dims), ("mult", values)):
+            if getattr(option, name) not in (None, known):
+                raise ConfigError(
+                    f"metrics.kwargs.cfg.{label}.{name} is {known} for this label, "
+                    f"found {getattr(option, name)}",
+                    remedy="leave it out",
+                )
         scale_and_unit(label, option)
     return dict(section.kwargs.cfg)

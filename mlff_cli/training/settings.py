@@ -130,10 +130,10 @@ class MetricOptions(Section):
     """Factor from eV or e to the reported unit; found from `unit` where null."""
     unit: str | None = None
     """Reported unit of energy: kcal/mol, kJ/mol, eV, meV; found from `scale` where null."""
-    peratom: bool = False
-    """Whether the label has one value per atom; known from the label, kept for old files."""
-    mult: PositiveFloat = 1
-    """Values per atom; known from the label, kept for old files."""
+    peratom: bool | None = None
+    """Whether the label has one value per atom; known from the label, must agree with it."""
+    mult: PositiveFloat | None = None
+    """Values per atom or molecule; known from the label, must agree with it."""
 
 
 class MetricKwargs(Section):
@@ -169,7 +169,7 @@ class CheckpointKwargs(Section):
     n_saved: PositiveInt = 5
     """How many."""
     require_empty: bool = False
-    """Kept for old files; a run never mixes its checkpoints with another's."""
+    """Refuse to start anew where checkpoints of an earlier run are, instead of replacing them."""
     score_function: Literal["-val_loss", "-loss"] = "-val_loss"
     """What the best are best in."""
 
@@ -266,8 +266,8 @@ class TrainingSettings(Section):
     def frequency(self, name: Literal["train", "val"], epoch_length: int) -> int:
         """Iterations between two logs; the top-level key counts before wandb's."""
         for section in (self.log_frequency, self.wandb.log_frequency):
-            if section is not None and name in section.model_fields_set:
-                return getattr(section, name) or epoch_length
+            if section is not None and getattr(section, name) is not None:
+                return int(getattr(section, name))
         return epoch_length
 
     def refuse_later(self) -> None:

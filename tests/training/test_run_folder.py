@@ -61,6 +61,20 @@ def test_a_run_resumes_only_with_what_it_was_started_with(tmp_path: Path) -> Non
     assert "12 -> 99" in str(caught.value)
 
 
+def test_a_new_run_removes_its_own_checkpoints_only(tmp_path: Path) -> None:
+    def shared(prefix: str, **kwargs: Any) -> Checkpoints:
+        values = {"dirname": str(tmp_path / "all"), "filename_prefix": prefix, "kwargs": kwargs}
+        return Checkpoints(tmp_path, CheckpointSection.model_validate(values), snapshot, {})
+
+    for prefix in ("a", "b"):
+        shared(prefix).offer(weights(1.0), 1, 1.0)
+    with pytest.raises(ConfigError, match="require_empty: 1 checkpoints"):
+        shared("b", require_empty=True).clear()
+    shared("b").clear()
+    assert [p.name for p in (tmp_path / "all").iterdir()] == ["a_best_00000001_1.pt"]
+    shared("b", require_empty=True).clear()
+
+
 def test_the_log_names_units_and_survives_a_killed_run(tmp_path: Path) -> None:
     units = {"val/E_rmse": "kcal/mol"}
     columns = ["train/loss", "val/E_rmse"]
