@@ -208,7 +208,6 @@ def train(
             device=device,
             dtype=opt.choice("--dtype", dtype, ("float32", "float64")),
             dry_run=dry_run,
-            command=opt.command_line(),
         )
         return stage.run(chosen, reporter)
 

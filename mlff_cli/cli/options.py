@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,7 +43,6 @@ Workers = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=COMMON)
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,3 @@ def truth(option: str, text: str | None) -> bool | None:
     if text.lower() not in words:
         raise UsageError(f"{option} takes true or false, found {text!r}")
     return words[text.lower()]
-
-
-def command_line() -> str:
-    """The command as it was typed, for provenance; the program's path is no part of it."""
-    return shlex.join(["mlff", *sys.argv[1:]])

@@ -21,12 +21,14 @@ class Inputs:
 
     Attributes:
         model: architecture file (`--model`), or None for the preset's.
+        load: weights to start from (`--load`), which the stage loads; None: random ones.
         device: where to train.
         dtype: of the weights.
         command: for the provenance of what is written.
     """
 
     model: Path | None
+    load: Path | None
     device: torch.device
     dtype: torch.dtype
     command: str

@@ -52,6 +52,10 @@ class MultiFidelity:
         absent = [n for n in loss.labels if not any(d.label_counts[n] for d in fidelities.train)]
         if absent:
             reporter.info(f"no file has the labels {', '.join(absent)}: their loss adds nothing")
+        if spec.num_charge_channels == 1 and {"spin_charges"} & set(loss.labels) - set(absent):
+            reporter.info(
+                "one charge channel: predicted spin_charges are zero, their loss teaches nothing"
+            )
 
         collators = {
             name: Collator(
@@ -83,9 +87,10 @@ class MultiFidelity:
             loss=loss,
             new_metrics=lambda: RegressionMetrics(cfg, len(fidelities.train), inputs.device),
             watch=[f"fid{d.fidelity}/{a}_rmse" for d in fidelities.train for a in watched],
+            validation_workers=data.loaders.val.num_workers,
             name_samples=lambda step: collators["train"].name_molecules(*sampler.batch(step)),
         )
-        files = [*fidelities.files, *([inputs.model] if inputs.model else [])]
+        files = [*fidelities.files, *filter(None, (inputs.model, inputs.load))]
         origin = provenance(inputs.command, files, seed=settings.seed, packages=("torch",))
         described = spec.model_dump(mode="json")
         config = settings.model_dump(mode="json", by_alias=True)

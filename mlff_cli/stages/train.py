@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -23,12 +24,13 @@ from mlff_cli.core.config import MISSING, load_config, merge, parse_override, re
 from mlff_cli.core.errors import (
     ConfigError,
     InterruptedRunError,
-    MissingDependencyError,
     UsageError,
 )
 from mlff_cli.core.reporting import NullReporter, Progress, Reporter, Summary, Table
 from mlff_cli.core.runtime import interruptible
+from mlff_cli.core.workers import available_cores
 from mlff_cli.data.model_file import load_plain
+from mlff_cli.deploy.predictor import resolve_device
 from mlff_cli.families.base import Family, Inputs, Prepared
 from mlff_cli.families.multifidelity import MultiFidelity
 from mlff_cli.report.curves import plot_curves
@@ -42,6 +44,7 @@ from mlff_cli.training.transfer import load_weights
 
 FAMILIES: dict[str, Family] = {"multifidelity": MultiFidelity()}
 PRESETS = ("default", "small")
+RUN_SUFFIX = ".run"  # of the folder beside the model file
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -57,12 +60,12 @@ class Options:
         model: architecture file, instead of the preset's architecture.
         load: model file, checkpoint or bare weights to start from.
         resume: auto continues an unfinished run, never starts anew.
-        force: start anew and replace an existing model file and run.
+        force: replace an existing model file, and a run that is finished or was started
+            differently; an unfinished one continues all the same.
         seed: in place of the configuration's.
         device: auto, cpu, cuda or cuda:N.
         dtype: of the weights: float32 or float64.
         dry_run: check everything and say what would be done, touch nothing.
-        command: for the provenance of what is written.
     """
 
     save: Path = Path("model.pt")
@@ -77,7 +80,6 @@ class Options:
     device: str = "auto"
     dtype: str = "float32"
     dry_run: bool = False
-    command: str = "mlff train"
 
 
 def run(options: Options, reporter: Reporter | None = None) -> Summary:
@@ -85,18 +87,26 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
 
     Raises:
         ConfigError: the configuration is wrong, or an unfinished run was started differently.
-        UsageError: the model file exists and `force` is off.
+        UsageError: the model file exists and `force` is off, or there are several processes.
+        MissingDependencyError: the device is absent.
         DataError: a data file holds something it must not.
         NumericalError: the loss is not finite.
         InterruptedRunError: stopped on request; the same call continues.
     """
     reporter = reporter or NullReporter()
+    refuse_several_processes()
     check_writable(options.save, force=options.force)
-    device, dtype = choose_device(options.device), choose_dtype(options.dtype)
+    if options.save.suffix == RUN_SUFFIX:
+        raise UsageError(
+            f"{RUN_SUFFIX!r} is the suffix of run folders",
+            where=str(options.save),
+            remedy="call the model file .pt",
+        )
+    device, dtype = torch.device(resolve_device(options.device)), choose_dtype(options.dtype)
     family, settings = configure(options)
     settings.refuse_later()
     with threads():
-        inputs = Inputs(options.model, device, dtype, options.command)
+        inputs = Inputs(options.model, options.load, device, dtype, command_of(options))
         prepared = family.prepare(settings, inputs, reporter)
         for warning in prepared.warnings:
             reporter.warning(warning)
@@ -129,11 +139,11 @@ def _train(
 ) -> Summary:
     """Run the loop in its folder and write the results."""
     task = prepared.task
-    folder = options.save.with_suffix(".run")
-    fingerprint = {**prepared.fingerprint, "dtype": options.dtype, "load": str(options.load)}
+    folder = options.save.with_suffix(RUN_SUFFIX)
+    fingerprint = {**prepared.fingerprint, "dtype": options.dtype}
     checkpoints = Checkpoints(folder, settings.checkpoint, prepared.snapshot, fingerprint)
-    fresh = options.force or options.resume == "never"
-    checkpoint = None if fresh else checkpoints.resume()
+    again = options.resume == "auto"
+    checkpoint = checkpoints.resume(replace=options.force) if again else None
     if checkpoint is None:
         checkpoints.clear()
     plain = settings.model_dump(mode="json", by_alias=True)
@@ -185,6 +195,18 @@ def summarise(options: Options, folder: Path, result: FitResult, units: dict[str
     )
 
 
+def command_of(options: Options) -> str:
+    """The command that makes these weights; where they go is no part of it."""
+    words = ["mlff", "train"]
+    for file in options.configs:
+        words += ["--config", str(file)]
+    for name in ("preset", "model", "load", "dtype", "seed"):
+        value = getattr(options, name)
+        if value is not None and value != getattr(Options, name):
+            words += [f"--{name}", str(value)]
+    return shlex.join([*words, *options.overrides])
+
+
 # -- configuration --------------------------------------------------------------------------------
 
 
@@ -226,25 +248,19 @@ def _preset(name: str) -> dict[Any, Any]:
     return dict(values)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that `--device` names.
+def refuse_several_processes() -> None:
+    """Refuse torchrun and srun, whose processes would all train and write the same files.
 
     Raises:
-        UsageError: no such kind of device.
-        MissingDependencyError: there is no GPU.
+        UsageError: this is one of several processes.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device is auto, cpu, cuda or cuda:N, found {name!r}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MissingDependencyError(
-            f"there is no device {name!r}, torch sees {torch.cuda.device_count()} GPUs",
-            remedy="pass --device cpu, or install a torch build with CUDA",
-        )
-    return device
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        found = os.environ.get(name, "")
+        if found.isdecimal() and int(found) > 1:
+            raise UsageError(
+                f"distributed training comes in a later version of mlff, found {name}={found}",
+                remedy="start one process: `mlff train` without torchrun, srun with --ntasks=1",
+            )
 
 
 def choose_dtype(name: str) -> torch.dtype:
@@ -263,7 +279,7 @@ def threads() -> Iterator[None]:
     """Use every core that this process may, unless OMP_NUM_THREADS says otherwise."""
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(available_cores())
     try:
         yield
     finally:

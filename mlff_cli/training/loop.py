@@ -8,6 +8,7 @@ A batch is a pure function of its step, so that the position in the data is one 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ class Loop:
         """Everything beyond the weights that an exact continuation needs."""
         return {
             "step": step,
+            "finished": step >= self.total or self.schedule.exhausted,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": torch.get_rng_state(),
@@ -129,6 +131,7 @@ class Loop:
         return int(state["step"])
 
     def _save(self, step: int) -> None:
+        self._check()  # what is kept must be good: elsewhere than on a CPU nobody looked yet
         if step != self._saved_at:
             self.checkpoints.save_last(self._weights(), self.state(step))
             self._saved_at = step
@@ -142,7 +145,7 @@ class Loop:
         """Train from step `first` to the end, or until asked to stop.
 
         Raises:
-            NumericalError: the loss is not finite; the last checkpoint stays good.
+            NumericalError: a loss is not finite; the last checkpoint stays good.
         """
         if first >= self.total:
             return FitResult(self.total, False, self.metrics)
@@ -257,6 +260,12 @@ class Loop:
         self._check()
         step = engine.state.iteration
         loss, self.metrics = evaluate(self.task, self.device)
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"the validation loss is {loss} after step {step}",
+                remedy="look at labels and geometries of the validation molecules, or lower the "
+                f"learning rate; the last good state is {self.checkpoints.last}",
+            )
         self._row |= {f"val/{name}": value for name, value in self.metrics.items()}
         self.schedule.after_validation(self.metrics)
         best = self.checkpoints.offer(self._weights(), step, loss)
@@ -286,8 +295,9 @@ def evaluate(task: Task, device: torch.device) -> tuple[float, dict[str, float]]
     was_training = task.model.training
     task.model.eval()
     with torch.no_grad():
-        for i in range(task.n_validation):
-            batch = task.validation_batch(i).to(device)
+        batches = ahead(task.validation_batch, 0, task.n_validation, task.validation_workers)
+        for host_batch in batches:
+            batch = host_batch.to(device)
             predicted = task.predict(task.model, batch, False)
             value = task.loss(predicted, batch.tensors)
             sums += value.sums

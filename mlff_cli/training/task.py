@@ -46,6 +46,7 @@ class Task:
         loss: compares predictions with a batch.
         new_metrics: an empty accumulator.
         watch: names of metrics to show while training.
+        validation_workers: threads that make validation batches ahead.
         name_samples: says which samples the batch of a step holds.
     """
 
@@ -59,3 +60,4 @@ class Task:
     new_metrics: Callable[[], RegressionMetrics]
     watch: Sequence[str]
     name_samples: Callable[[int], str]
+    validation_workers: int = 0

@@ -57,7 +57,9 @@ def test_the_seed_s_alternatives_validate_too(rate: str) -> None:
 def test_the_resolved_configuration_reproduces_itself() -> None:
     first = load_config([SEED], NAMES, MultifidelitySettings).model
     plain = first.model_dump(mode="json", by_alias=True)
-    assert MultifidelitySettings.model_validate(plain) == first
+    again = MultifidelitySettings.model_validate(plain)
+    assert again == first
+    assert [again.frequency(name, 100) for name in ("train", "val")] == [500, 2]
 
 
 def test_an_unknown_key_names_its_line_and_neighbour(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_a_batch_without_forces_is_predicted_without_them(tmp_path: Path) -> Non
     overrides = tiny_overrides(tmp_path)
     components = "loss.kwargs.components={energy: {weight: 1}, forces: {weight: 1}}"
     family = MultiFidelity()
-    inputs = Inputs(None, torch.device("cpu"), torch.float32, "test")
+    inputs = Inputs(None, None, torch.device("cpu"), torch.float32, "test")
     prepared = family.prepare(settings(*overrides, components), inputs, NullReporter())
     task = prepared.task
     (batch,) = task.train_batch(0)

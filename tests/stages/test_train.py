@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import (
     ConfigError,
     DataError,
@@ -25,6 +26,7 @@ from mlff_cli.core.reporting import NullProgress, NullReporter
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.stages.train import Options, run
 from mlff_cli.training.run_log import read_rows
+from tests.synthetic import write_dataset
 from tests.tiny_disk import run_on_tiny_disk
 from tests.tiny_training import TINY_MODEL, tiny_overrides, write_fidelities
 
@@ -65,6 +67,17 @@ class StopAt(NullReporter):
                     os.kill(os.getpid(), signal.SIGTERM)
 
         return Bar()
+
+
+class Listening(NullReporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.lines.append(message)
 
 
 def test_a_run_leaves_a_model_that_describes_itself(trained: Path, overrides: object) -> None:
@@ -112,7 +125,7 @@ def test_the_same_inputs_and_seed_give_the_same_bytes(
     trained: Path, folder: Path, overrides: tuple[str, ...]
 ) -> None:
     again = folder / "again" / "model.pt"
-    run(Options(save=again, overrides=(*overrides, "data.loaders.train.num_workers=0")))
+    run(Options(save=again, overrides=overrides))
     assert again.read_bytes() == trained.read_bytes()
     other = folder / "other" / "model.pt"
     run(Options(save=other, overrides=overrides, seed=1))
@@ -138,6 +151,24 @@ def test_a_stopped_run_continues_as_if_never_stopped(
     assert rows == expected
 
 
+def test_force_continues_what_is_unfinished_and_replaces_the_rest(
+    trained: Path, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    """Makefiles always pass --force; a stopped training must not begin again for that."""
+    options = Options(save=tmp_path / "model.pt", overrides=overrides, force=True)
+    options.save.write_bytes(b"an older model")
+    with pytest.raises(InterruptedRunError):
+        run(options, StopAt(9))
+    told = Listening()
+    run(options, told)
+    assert any("continuing at step 9" in line for line in told.lines)
+    assert options.save.read_bytes() == trained.read_bytes()
+    told = Listening()
+    run(dataclasses.replace(options, overrides=(*overrides, "trainer.epochs=1")), told)
+    assert not any("continuing" in line for line in told.lines)
+    assert options.save.read_bytes() != trained.read_bytes()
+
+
 def test_an_unfinished_run_refuses_other_settings(
     tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
@@ -149,6 +180,11 @@ def test_an_unfinished_run_refuses_other_settings(
         run(changed)
     run(dataclasses.replace(changed, resume="never"))
     assert load_model_file(options.save).config["optimizer"]["kwargs"]["lr"] == 3e-3
+
+
+def test_a_model_may_not_take_its_run_folder_s_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="suffix of run folders"):
+        run(Options(save=tmp_path / "model.run"))
 
 
 def test_a_finished_model_needs_force(trained: Path, overrides: tuple[str, ...]) -> None:
@@ -188,6 +224,9 @@ def test_weights_start_a_training_of_more_fidelities(
     multi = tmp_path / "multi.pt"
     frozen = ("optimizer.force_no_train=['mlps.*','conv.*']", "trainer.epochs=1")
     run(Options(save=multi, load=single, overrides=(*overrides, *frozen)))
+    origin = load_model_file(multi).provenance
+    assert origin["inputs"][str(single)] == sha256(single)
+    assert origin["command"].startswith(f"mlff train --load {single} data.fidelity_datasets.0=")
     a, b = load_model_file(single).weights, load_model_file(multi).weights
     for name, tensor in a.items():
         if name.startswith(("mlps", "conv")):
@@ -208,6 +247,39 @@ def test_a_loss_that_is_not_finite_names_the_molecules(tmp_path: Path) -> None:
     assert not options.save.exists()
 
 
+def test_a_validation_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
+    given = tiny_overrides(tmp_path)
+    write_dataset(tmp_path / "val.h5", 4, seed=9, sizes=range(3, 8), parent_seed=6)
+    with h5py.File(tmp_path / "val.h5", "r+") as file:
+        for group in file.values():
+            group["energy"][:] = 1e200
+    files = f"data.val_fidelity_datasets={{0: {tmp_path / 'val.h5'}}}"
+    options = Options(save=tmp_path / "model.pt", overrides=(*given, files))
+    with pytest.raises(NumericalError, match="validation loss is inf after step 6"):
+        run(options)
+    assert not list(tmp_path.glob("**/*.pt"))
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_several_processes_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(UsageError, match=f"later version of mlff, found {name}=4"):
+        run(Options(save=tmp_path / "model.pt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_run_folder_s_configuration_makes_the_same_model(
+    trained: Path, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    config = trained.with_suffix(".run") / "config.yaml"
+    run(Options(save=tmp_path / "model.pt", configs=(config,)))
+    again, first = load_model_file(tmp_path / "model.pt"), load_model_file(trained)
+    assert again.config == first.config
+    assert all(torch.equal(again.weights[k], v) for k, v in first.weights.items())
+
+
 BAD: list[tuple[str, type[MLFFError], str]] = [
     ("data.fidelity_datasets.1=nowhere.h5", DataError, "nowhere.h5"),
     ("data.fidelity_datasets.1={dir}/fid0.h5", ConfigError, "same file"),
@@ -222,6 +294,11 @@ BAD: list[tuple[str, type[MLFFError], str]] = [
     ("family=coarse", ConfigError, "family is one of"),
     ("data.y=[charges]", ConfigError, "data.y does not list"),
     ("data.samplers.val.kwargs.batches_per_epoch=5", ConfigError, "every molecule once"),
+    ("data.samplers.val.kwargs.sampling_strategy=weighted", ConfigError, "sampling_strategy"),
+    ("data.samplers.train.kwargs.batches_per_epoch=0", ConfigError, "-1 or null, found 0"),
+    ("data.x=[coord,numbers,charge]", ConfigError, "the model reads coord"),
+    ("metrics.kwargs.cfg.energy.peratom=true", ConfigError, "peratom is False"),
+    ("metrics.kwargs.cfg.forces.mult=1", ConfigError, "mult is 3"),
 ]
 
 
