@@ -76,7 +76,7 @@ def draw(results: dict[str, list[dict[str, float]]], figure: Path) -> None:
             axis.bar(x, statistics.mean(values), width=0.55, color=colours[x], zorder=2)
             axis.scatter([x] * len(values), values, s=22, color="black", zorder=3)
             axis.annotate(
-                f"{statistics.mean(values):.2f}",
+                f"mean {statistics.mean(values):.2f}",
                 (x, max(values)),
                 xytext=(0, 6),
                 textcoords="offset points",
@@ -87,7 +87,10 @@ def draw(results: dict[str, list[dict[str, float]]], figure: Path) -> None:
         axis.margins(y=0.15)
         axis.grid(axis="y", alpha=0.3, zorder=0)
         axis.spines[["top", "right"]].set_visible(False)
-    fig.suptitle("Fidelity 0 (PBE/def2-SVP) on unseen molecules, same DFT labels and samples seen")
+    fig.suptitle(
+        "Fidelity 0 (PBE/def2-SVP) on unseen molecules; same DFT labels, same DFT samples seen",
+        fontsize=10,
+    )
     figure.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(figure, dpi=160, metadata={"Software": None})
     plt.close(fig)
