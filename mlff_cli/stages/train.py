@@ -19,14 +19,14 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from mlff_cli.core.artifacts import check_writable, storage_error, write_text
+from mlff_cli.core.artifacts import check_writable, write_text
 from mlff_cli.core.config import MISSING, load_config, merge, parse_override, read_yaml
 from mlff_cli.core.errors import (
     ConfigError,
     InterruptedRunError,
     UsageError,
 )
-from mlff_cli.core.reporting import NullReporter, Progress, Reporter, Summary, Table
+from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.core.runtime import interruptible
 from mlff_cli.core.workers import available_cores
 from mlff_cli.data.model_file import load_plain
@@ -37,7 +37,7 @@ from mlff_cli.report.curves import plot_curves
 from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.loop import FitResult, Loop
 from mlff_cli.training.optimizers import build_optimizer, freeze
-from mlff_cli.training.run_log import RunLog
+from mlff_cli.training.run_log import FileReporter, RunLog
 from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.transfer import load_weights
@@ -318,44 +318,3 @@ def columns_of(
     columns += [f"lr_{i}" for i in range(len(optimizer.param_groups))]
     columns += [f"val/{name}" for name in losses]
     return [*columns, *units], units
-
-
-class FileReporter:
-    """Passes messages on and keeps its lines in a file.
-
-    Args:
-        reporter: who hears everything.
-        path: the file.
-        append: keep what is in it.
-    """
-
-    def __init__(self, reporter: Reporter, path: Path, *, append: bool) -> None:
-        self._reporter = reporter
-        self._path = path
-        if not append:
-            write_text(path, "", force=True)
-
-    def _keep(self, message: str) -> None:
-        try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(message + "\n")
-        except OSError as error:
-            raise storage_error(error, self._path) from error
-
-    def info(self, message: str) -> None:
-        """Pass on and keep."""
-        self._keep(message)
-        self._reporter.info(message)
-
-    def detail(self, message: str) -> None:
-        """Pass on."""
-        self._reporter.detail(message)
-
-    def warning(self, message: str) -> None:
-        """Pass on and keep."""
-        self._keep(f"warning: {message}")
-        self._reporter.warning(message)
-
-    def progress(self, total: int | None, description: str, unit: str = "") -> Progress:
-        """Pass on."""
-        return self._reporter.progress(total, description, unit)

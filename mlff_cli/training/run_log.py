@@ -1,7 +1,8 @@
 """The numbers of a run: `metrics.csv` for people and spreadsheets, `metrics.jsonl` for programs.
 
 Both hold one row per logged step. The CSV's header gives units, as `val/E_rmse [kcal/mol]`; the
-first line of the JSONL is `{"kind": "units", ...}`, the others have plain names and no NaN.
+first line of the JSONL is `{"kind": "units", ...}`, the others have plain names and no NaN. What
+the user is told goes into `train.log` as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlff_cli.core.artifacts import storage_error, write_text
+from mlff_cli.core.reporting import Progress, Reporter
 
 
 class RunLog:
@@ -94,3 +96,44 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         if row.get("kind") == "metrics":
             rows.append(row)
     return rows
+
+
+class FileReporter:
+    """Passes messages on and keeps its lines in a file.
+
+    Args:
+        reporter: who hears everything.
+        path: the file.
+        append: keep what is in it.
+    """
+
+    def __init__(self, reporter: Reporter, path: Path, *, append: bool) -> None:
+        self._reporter = reporter
+        self._path = path
+        if not append:
+            write_text(path, "", force=True)
+
+    def _keep(self, message: str) -> None:
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(message + "\n")
+        except OSError as error:
+            raise storage_error(error, self._path) from error
+
+    def info(self, message: str) -> None:
+        """Pass on and keep."""
+        self._keep(message)
+        self._reporter.info(message)
+
+    def detail(self, message: str) -> None:
+        """Pass on."""
+        self._reporter.detail(message)
+
+    def warning(self, message: str) -> None:
+        """Pass on and keep."""
+        self._keep(f"warning: {message}")
+        self._reporter.warning(message)
+
+    def progress(self, total: int | None, description: str, unit: str = "") -> Progress:
+        """Pass on."""
+        return self._reporter.progress(total, description, unit)
