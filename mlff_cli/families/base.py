@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.training.checkpoints import Snapshot
@@ -43,6 +44,7 @@ class Prepared:
         snapshot: makes model files.
         fingerprint: plain values that must be the same when the run is resumed.
         description: rows (name, value) for people.
+        adopt: bare weights of this program or of others, in the model's own layout.
         workers: threads that make training batches.
         warnings: what the user must hear.
     """
@@ -51,6 +53,7 @@ class Prepared:
     snapshot: Snapshot
     fingerprint: dict[str, Any]
     description: list[tuple[str, str]]
+    adopt: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
     workers: int = 0
     warnings: list[str] = field(default_factory=list)
 

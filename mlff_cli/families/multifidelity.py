@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mlff_cli.data.model_file import ModelFile
 from mlff_cli.families.base import Inputs, Prepared
 from mlff_cli.families.multifidelity_settings import MultifidelitySettings
 from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
+from mlff_cli.potentials.aimnet2.interop import import_state
 from mlff_cli.potentials.aimnet2.model import AIMNet2
 from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec, from_seed_yaml
 from mlff_cli.training.losses import build_loss
@@ -108,6 +110,10 @@ class MultiFidelity:
                 training=training,
             )
 
+        def adopt(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            ours = set(weights) == set(model.state_dict())
+            return weights if ours else import_state(weights, spec)[0].state_dict()
+
         size = sum(p.numel() for p in model.parameters())
         counts = [("parameters", f"{size}"), ("batches per epoch", f"{sampler.epoch_length}")]
         return Prepared(
@@ -115,6 +121,7 @@ class MultiFidelity:
             snapshot=snapshot,
             fingerprint={"config": config, "architecture": described, "inputs": origin["inputs"]},
             description=[*fidelities.rows(), *counts],
+            adopt=adopt,
             workers=data.loaders.train.num_workers,
             warnings=fidelities.notes,
         )
@@ -147,6 +154,7 @@ def architecture(settings: MultifidelitySettings, model_yaml: Path | None) -> AI
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"model.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        name = ".".join(("model", *map(str, first["loc"])))
+        raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -233,7 +233,7 @@ def configure(options: Options) -> tuple[Family, Any]:
     for name in ("run_name", "project_name"):
         if merged[name] == MISSING:  # aimnet2mult's files leave these for the command line
             overrides.append(f"{name}={layers[0][name]}")
-    if merged["family"] not in FAMILIES:
+    if not isinstance(merged["family"], str) or merged["family"] not in FAMILIES:
         raise ConfigError(f"family is one of {', '.join(FAMILIES)}, found {merged['family']!r}")
     family = FAMILIES[merged["family"]]
     loaded = load_config(options.configs, overrides, family.schema, defaults=layers)
@@ -297,6 +297,11 @@ def start_from(load: Path | None, prepared: Prepared) -> list[tuple[str, str]]:
     weights = payload.get("weights", payload.get("model"))
     if not isinstance(weights, dict):
         raise ConfigError("neither a model file of mlff nor a dict with 'model'", where=str(load))
+    try:
+        weights = prepared.adopt(weights)
+    except ConfigError as error:
+        error.where = error.where or str(load)
+        raise
     done = load_weights(prepared.task.model, weights, str(load))
     text = f"{load}: {len(done.copied)} tensors copied, {len(done.repeated)} repeated per fidelity"
     return [("start from", text)]

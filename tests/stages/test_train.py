@@ -24,6 +24,9 @@ from mlff_cli.core.errors import (
 )
 from mlff_cli.core.reporting import NullProgress, NullReporter
 from mlff_cli.data.model_file import load_model_file
+from mlff_cli.potentials.aimnet2.interop import seed_state
+from mlff_cli.potentials.aimnet2.model import AIMNet2
+from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
 from mlff_cli.stages.train import Options, run
 from mlff_cli.training.run_log import read_rows
 from tests.synthetic import write_dataset
@@ -233,6 +236,35 @@ def test_weights_start_a_training_of_more_fidelities(
             assert torch.equal(tensor, b[name]), name
     assert b["afv.weight"].shape[0] == 3 * a["afv.weight"].shape[0]
     assert not torch.equal(a["afv.weight"], b["afv.weight"][: len(a["afv.weight"])])
+
+
+def test_weights_of_aimnet2mult_continue_as_they_are(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    first, seed, second = (tmp_path / f"{name}.pt" for name in ("first", "seed", "second"))
+    run(Options(save=first, overrides=overrides))
+    trained = load_model_file(first)
+    network = AIMNet2(AIMNet2Spec.model_validate(trained.architecture))
+    weights = {  # their charge readouts are shared: only equal ones can be written
+        k: v[:1].expand_as(v) if k.startswith("charge_readouts") else v
+        for k, v in trained.weights.items()
+    }
+    network.load_state_dict(weights)
+    torch.save({"model": seed_state(network)}, seed)
+    still = ("optimizer.kwargs.lr=1e-30", "trainer.epochs=1", "scheduler.kwargs.start_value=1e-30",
+             "scheduler.kwargs.end_value=1e-30")  # fmt: skip
+    run(Options(save=second, load=seed, overrides=(*overrides, *still)))
+    for name, tensor in load_model_file(second).weights.items():
+        torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0, msg=name)
+
+
+def test_foreign_weights_that_do_not_fit_name_their_file(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    path = tmp_path / "odd.pt"
+    torch.save({"model": {"some.weight": torch.zeros(3)}}, path)
+    with pytest.raises(ConfigError, match="odd.pt"):
+        run(Options(save=tmp_path / "m.pt", load=path, overrides=overrides))
 
 
 def test_a_loss_that_is_not_finite_names_the_molecules(tmp_path: Path) -> None:
