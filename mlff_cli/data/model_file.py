@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import warnings
 import zipfile
 import zlib
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mlff_cli.core.artifacts import atomic_path, check_writable
+from mlff_cli.core.elements import MAX_Z
 from mlff_cli.core.errors import DataError, StorageError
 
 FORMAT_VERSION = 1
@@ -34,6 +36,7 @@ UNREADABLE = (  # what a damaged pickle or archive makes the loader raise
     LookupError,
     OSError,
     RuntimeError,
+    struct.error,
     TypeError,
     ValueError,
     zipfile.BadZipFile,
@@ -128,7 +131,24 @@ def load_model_file(path: Path | str) -> ModelFile:
         raise DataError(
             f"the model file lacks {absent}", where=str(path), remedy="make the file again"
         )
+    _check_contents(payload, str(path))
     return ModelFile(**{k: v for k, v in payload.items() if k in known})
+
+
+def _check_contents(payload: Mapping[str, Any], where: str) -> None:
+    """Refuse contents that no training writes, before something stumbles over them."""
+    rules = {
+        "species": all(type(z) is int and 1 <= z <= MAX_Z for z in payload["species"]),
+        "fidelities": all(type(entry.get("index")) is int for entry in payload["fidelities"]),
+        "sae": all(isinstance(table, Mapping) for table in payload["sae"].values()),
+    }
+    for name, holds in rules.items():
+        if not holds:
+            raise DataError(
+                f"the model file's {name!r} make no sense: {payload[name]!r:.200}",
+                where=where,
+                remedy="make the file again",
+            )
 
 
 def load_plain(path: Path | str) -> dict[Any, Any]:
@@ -149,14 +169,20 @@ def load_plain(path: Path | str) -> dict[Any, Any]:
             warnings.simplefilter("ignore", UserWarning)
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch would send the reader to weights_only=False, which runs whatever the file holds
+        refused = isinstance(error, pickle.UnpicklingError)
+        reason = "" if refused or not str(error) else f": {str(error).splitlines()[0]}"
         raise DataError(
-            f"not a file of tensors and plain values ({reason})",
+            f"not a file of tensors and plain values{reason}",
             where=str(path),
             remedy="pass the .pt that `mlff train` wrote",
         ) from error
     if not isinstance(payload, Mapping):
-        raise DataError(f"a dict is needed, found a {type(payload).__name__}", where=str(path))
+        raise DataError(
+            f"a dict is needed, found a {type(payload).__name__}",
+            where=str(path),
+            remedy="pass the .pt that `mlff train` wrote",
+        )
     return dict(payload)
 
 

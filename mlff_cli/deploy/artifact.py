@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from mlff_cli.core.artifacts import atomic_path, sha256
-from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
+from mlff_cli.core.artifacts import atomic_path, sha256, storage_error
+from mlff_cli.core.errors import CheckFailedError, DataError
 from mlff_cli.deploy import torchscript
 from mlff_cli.deploy.verify import VerificationRecord, verify
 from mlff_cli.physics.dispersion_parameters import D3Parameters
@@ -114,12 +114,16 @@ def read_meta_yaml(artifact: Path | str) -> dict[str, Any] | None:
     path = meta_path(artifact)
     if not path.is_file():
         return None
+    remedy = "make it again with `mlff compile`"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"not readable as YAML ({error})", where=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"not readable as YAML ({reason})", where=str(path), remedy=remedy
+        ) from error
     except OSError as error:
-        raise StorageError(f"the file could not be read: {error}", where=str(path)) from error
-    if not isinstance(content, dict):
-        raise DataError("a mapping is needed", where=str(path))
+        raise storage_error(error, path) from error
+    if not isinstance(content, dict) or not isinstance(content.get("artifact"), dict):
+        raise DataError("no description of an artifact", where=str(path), remedy=remedy)
     return content

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlff_cli.core.errors import UsageError
 from mlff_cli.data.model_file import ModelFile
+from mlff_cli.deploy.potential import spec_of
 from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
 
 SAE_TOLERANCE = 1e-6  # eV: SAE files are text
@@ -24,7 +25,7 @@ def check_options(file: ModelFile, given: Mapping[str, Any], where: str) -> None
     Raises:
         UsageError: an option contradicts the model.
     """
-    spec = AIMNet2Spec.model_validate(file.architecture)
+    spec = spec_of(file, where)
     for name, value in given.items():
         known = getattr(spec, name)
         if value is not None and value != known:
@@ -42,7 +43,7 @@ def check_spec(file: ModelFile, spec: AIMNet2Spec, source: str, where: str) -> N
     Raises:
         UsageError: they differ; names the first difference.
     """
-    known = AIMNet2Spec.model_validate(file.architecture)
+    known = spec_of(file, where)
     for name in AIMNet2Spec.model_fields:
         if name not in NOT_IN_MODEL_YAML and getattr(spec, name) != getattr(known, name):
             raise UsageError(

@@ -20,16 +20,35 @@ from mlff_cli.potentials.total import TotalPotential
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
+def spec_of(file: ModelFile, where: str) -> AIMNet2Spec:
+    """The architecture of a model file.
+
+    Raises:
+        DataError: it is none that this version knows.
+    """
+    try:
+        return AIMNet2Spec.model_validate(file.architecture)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"the architecture cannot be read: {name}: {first['msg']}",
+            where=where,
+            remedy="the file is damaged, or of a newer mlff-cli: make it again, or upgrade",
+        ) from error
+
+
 def network_of(file: ModelFile, where: str) -> AIMNet2:
     """The network of a model file, in evaluation mode.
 
     Raises:
         DataError: architecture and weights do not belong together.
     """
+    spec = spec_of(file, where)
     try:
-        model = AIMNet2(AIMNet2Spec.model_validate(file.architecture))
+        model = AIMNet2(spec)
         model.load_state_dict(file.weights)
-    except (ValidationError, RuntimeError) as error:
+    except RuntimeError as error:
         raise DataError(
             f"architecture and weights do not fit ({str(error).strip().splitlines()[-1].strip()})",
             where=where,
@@ -56,10 +75,11 @@ def fidelity_entry(file: ModelFile, k: int, where: str) -> dict[str, Any]:
 
 def fidelity_list(file: ModelFile) -> str:
     """The fidelities of a model file in words: '0 (pbe/def2-svp), 1 (gfn2-xtb)'."""
-    return ", ".join(
+    told = [
         f"{entry['index']} ({entry.get('level_of_theory') or 'level of theory unknown'})"
         for entry in file.fidelities
-    )
+    ]
+    return ", ".join(told) or "none"
 
 
 def species_of(file: ModelFile, k: int, where: str) -> list[int]:
@@ -108,5 +128,9 @@ def potential_of(
     sae = sae_of(file, k, where)
     network = extract_fidelity(network_of(file, where), k).to(DTYPES[dtype])
     d3 = None if dispersion is None else D3BJ(dispersion, species)
-    potential = TotalPotential(network, sae, species, d3)
+    try:
+        potential = TotalPotential(network, sae, species, d3)
+    except DataError as error:
+        error.where = error.where or where
+        raise
     return potential.eval().requires_grad_(False)

@@ -58,11 +58,19 @@ def load(path: Path | str, device: str = "cpu") -> torch.jit.ScriptModule:
 
     Raises:
         StorageError: the file is missing.
-        DataError: it is no TorchScript archive.
+        DataError: it is no TorchScript archive, or is damaged.
     """
     path = Path(path)
     if not path.is_file():
         raise StorageError("the artifact does not exist", where=str(path), remedy="check the path")
+    recorded = read_extra(path).get(METADATA, {}).get("payload_sha256")
+    found = payload_sha256(path)  # torch itself looks at no check sum
+    if recorded not in (None, found):
+        raise DataError(
+            "code or weights are not those that were verified",
+            where=str(path),
+            remedy="the file changed after `mlff compile` wrote it: compile again",
+        )
     try:
         with _without_deprecation():
             module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
@@ -90,7 +98,9 @@ def read_extra(path: Path | str) -> dict[str, Any]:
                 if "/extra/" in name and name.endswith(".json")
             }
     except FileNotFoundError as error:
-        raise StorageError("the file does not exist", where=str(path)) from error
+        raise StorageError(
+            "the file does not exist", where=str(path), remedy="check the path"
+        ) from error
     except (zipfile.BadZipFile, ValueError) as error:
         raise DataError(
             f"not a readable artifact ({error})",
@@ -113,7 +123,11 @@ def payload_sha256(path: Path | str) -> str:
                     digest.update(name.split("/", 1)[-1].encode())
                     digest.update(archive.read(name))
     except (zipfile.BadZipFile, ValueError) as error:
-        raise DataError(f"not a readable artifact ({error})", where=str(path)) from error
+        raise DataError(
+            f"not a readable artifact ({error})",
+            where=str(path),
+            remedy="the file is damaged or of another kind: copy or make it again",
+        ) from error
     return digest.hexdigest()
 
 
