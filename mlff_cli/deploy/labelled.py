@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mlff_cli.data.structures import Structure, read_structures
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 INPUTS = ("coord", "numbers", "charge", "mult")
 LABELS = ("energy", "forces", "charges", "spin_charges")  # what the potentials here predict
+Place = Callable[[int], str]  # index in a batch -> file, and group and molecule or frame
 PAIRS_PER_BATCH = 60_000  # ordered pairs of atoms: bounds memory, which grows with N squared
 
 
@@ -42,15 +43,15 @@ class LabelledMolecules:
         self.notes: list[str] = []
         if self.path.suffix.lower() in HDF5_SUFFIXES or not self.path.exists():
             self._file = self._stack.enter_context(GroupedHDF5(self.path))
-            self._sets: list[dict[str, np.ndarray]] | None = None
+            self._sets: list[tuple[dict[str, np.ndarray], Place]] | None = None
             self.level_of_theory = self._file.level_of_theory
             self.notes = list(self._file.notes)
             self.n_molecules = self._file.n_molecules
             names: Sequence[str] = label_names(self._file)
         else:
             self._sets = _by_size(self.path)
-            self.n_molecules = sum(len(s["coord"]) for s in self._sets)
-            names = [n for n in LABELS if any(np.isfinite(s[n]).any() for s in self._sets)]
+            self.n_molecules = sum(len(s["coord"]) for s, _ in self._sets)
+            names = [n for n in LABELS if not all(np.isnan(s[n]).all() for s, _ in self._sets)]
         self.labels = tuple(name for name in LABELS if name in names)
         if not self.labels:
             self._stack.close()
@@ -60,18 +61,36 @@ class LabelledMolecules:
                 remedy="label the molecules first, as with `mlff label`",
             )
 
-    def batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """Arrays (n, ...) of molecules of one size: inputs and labels, NaN where one is missing."""
-        for arrays in self._sets if self._sets is not None else self._chunks():
+    def batches(self) -> Iterator[tuple[dict[str, np.ndarray], Place]]:
+        """Molecules of one size, and where each of them stands.
+
+        Yields:
+            Arrays (n, ...) of inputs and labels, NaN where a label is missing; and a function that
+            names the place of the i-th molecule.
+
+        Raises:
+            DataError: an input is not finite, a number is not an element, a label is infinite.
+        """
+        for arrays, place in self._sets if self._sets is not None else self._chunks():
+            for name in self.labels:
+                infinite = np.isinf(arrays[name].reshape(len(arrays[name]), -1)).any(axis=1)
+                if infinite.any():
+                    raise DataError(
+                        f"{name!r} is infinite; a missing label is NaN",
+                        where=place(int(infinite.argmax())),
+                        remedy="remove the molecule or set the label to NaN",
+                    )
             n_atoms = arrays["numbers"].shape[1]
             step = max(1, PAIRS_PER_BATCH // n_atoms**2)
             for start in range(0, len(arrays["coord"]), step):
-                yield {name: values[start : start + step] for name, values in arrays.items()}
+                part = {name: values[start : start + step] for name, values in arrays.items()}
+                yield part, lambda i, start=start, place=place: place(start + i)
 
-    def _chunks(self) -> Iterator[dict[str, np.ndarray]]:
+    def _chunks(self) -> Iterator[tuple[dict[str, np.ndarray], Place]]:
         for group in self._file.groups:
-            for _, arrays in group.iter_chunks((*INPUTS, *self.labels), chunk=10_000):
-                yield arrays
+            here = f"{self.path}, group {group.name}"
+            for rows, arrays in group.iter_chunks((*INPUTS, *self.labels), chunk=10_000):
+                yield arrays, lambda i, here=here, rows=rows: f"{here}, molecule {rows.start + i}"
 
     def __enter__(self) -> LabelledMolecules:
         return self
@@ -80,7 +99,7 @@ class LabelledMolecules:
         self._stack.close()
 
 
-def _by_size(path: Path) -> list[dict[str, np.ndarray]]:
+def _by_size(path: Path) -> list[tuple[dict[str, np.ndarray], Place]]:
     """All structures of a file, stacked by number of atoms."""
     sizes: dict[int, list[Structure]] = {}
     for structure in read_structures(path):
@@ -89,7 +108,7 @@ def _by_size(path: Path) -> list[dict[str, np.ndarray]]:
         sizes.setdefault(len(structure.numbers), []).append(structure)
     if not sizes:
         raise DataError("the file holds no molecules", where=str(path))
-    return [_stack(sizes[n]) for n in sorted(sizes)]
+    return [(_stack(same), lambda i, same=same: same[i].where) for _, same in sorted(sizes.items())]
 
 
 def _stack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlff_cli.core.errors import DataError, MissingDependencyError, UsageError
+from mlff_cli.core.errors import DataError, MissingDependencyError, NumericalError, UsageError
 from mlff_cli.data.model_file import ModelFile, load_model_file
 from mlff_cli.deploy import torchscript
 from mlff_cli.deploy.artifact import read_metadata
@@ -46,29 +46,41 @@ class Predictor:
     dispersion: D3Parameters | None
     device: str
 
-    def __call__(self, inputs: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    def __call__(
+        self, inputs: Mapping[str, np.ndarray], place: Callable[[int], str]
+    ) -> dict[str, np.ndarray]:
         """Predict molecules of one size.
 
         Args:
             inputs: coord (n, N, 3) angstrom, numbers (n, N), charge (n,), mult (n,).
-            where: the file's name, for messages.
+            place: names the file and place of the i-th molecule, for messages.
 
         Returns:
             energy (n,) eV, forces (n, N, 3) eV/angstrom, charges and spin_charges (n, N) e.
 
         Raises:
             DataError: an element is not supported.
+            NumericalError: a prediction is not finite.
         """
-        unknown = sorted(set(np.unique(inputs["numbers"]).tolist()) - set(self.species))
-        if unknown:
+        unknown = ~np.isin(inputs["numbers"], self.species)  # (n, N)
+        if unknown.any():
             raise DataError(
-                f"element Z = {unknown[0]} is not supported by the model, which knows Z = "
-                f"{self.species}",
-                where=where,
+                f"element Z = {inputs['numbers'][unknown][0]} is not supported by the model, "
+                f"which knows Z = {self.species}",
+                where=place(int(unknown.any(axis=1).argmax())),
                 remedy="leave these molecules out, or train on the element",
             )
-        out = self.module(self._tensors(inputs))
-        return {name: values.detach().cpu().numpy() for name, values in out.items()}
+        tensors = self.module(self._tensors(inputs))
+        out = {name: values.detach().cpu().numpy() for name, values in tensors.items()}
+        for name, values in out.items():
+            bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            if bad.any():
+                raise NumericalError(
+                    f"the predicted {name} is not finite",
+                    where=place(int(bad.argmax())),
+                    remedy="look for atoms at the same place; the weights may hold NaN, too",
+                )
+        return out
 
     def dispersion_part(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the dispersion contributes to energy and forces."""

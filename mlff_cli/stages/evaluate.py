@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,12 @@ def run(
     output = Path(output)
     targets = _figure_paths(output, [k for k, _ in pairs]) if options.figures else []
     for target in (output, *targets):
-        check_writable(target, force=options.force)
+        check_writable(target, force=options.force, inputs=[model, *(f for _, f in pairs)])
     if options.dry_run:
         lines = [f"would evaluate fidelity {k} of {model} on {file}" for k, file in pairs]
         return Summary({"output": str(output), "data": [str(f) for _, f in pairs]}, lines=lines)
 
-    results = []
+    results, compared = [], []
     for i, (k, file) in enumerate(pairs):
         predictor = opened.predictor(k)
         with LabelledMolecules(file) as molecules:
@@ -121,12 +122,11 @@ def run(
                     "molecules": molecules.n_molecules,
                     "dispersion_removed": _lacks_dispersion(predictor, molecules),
                     "notes": notes,
-                    "errors": _errors(columns, options.units),
+                    "errors": _errors(columns, options.units, str(file)),
                     "figure": targets[i].name if targets else None,
                 }
             )
-        if targets:
-            _draw(targets[i], columns, options, results[-1], force=options.force)
+        compared.append(columns)
     command = ["mlff", "evaluate", str(model), *map(str, data), "--units", options.units]
     content = {
         "format": FORMAT,
@@ -135,7 +135,11 @@ def run(
         "results": results,
         "provenance": provenance(command, [model, *(f for _, f in pairs)], packages=["torch"]),
     }
-    write_json(output, content, force=options.force)
+    with ExitStack() as together:  # all outputs appear, or none
+        for target, columns, result in zip(targets, compared, results, strict=False):
+            temporary = together.enter_context(atomic_path(target, force=options.force))
+            _draw(temporary, columns, options, result)
+        write_json(output, content, force=options.force)
     return _summary(content, output, targets)
 
 
@@ -204,8 +208,8 @@ def _compare(
     subtract = _lacks_dispersion(predictor, molecules)
     pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in QUANTITIES}
     with reporter.progress(molecules.n_molecules, "evaluate", "molecules") as bar:
-        for batch in molecules.batches():
-            out = predictor(batch, where)
+        for batch, place in molecules.batches():
+            out = predictor(batch, place)
             if subtract:
                 part = predictor.dispersion_part(batch)
                 out = {n: v - part[n] if n in part else v for n, v in out.items()}
@@ -215,8 +219,6 @@ def _compare(
                 label = batch[name].astype(np.float64)
                 have = np.isfinite(label).reshape(len(label), -1).all(axis=1)
                 seen, wanted = out[name][have], label[have]
-                if not np.isfinite(seen).all():
-                    raise NumericalError(f"a predicted {name} is not finite", where=where)
                 if name == "energy":
                     seen, wanted = seen - offset[have], wanted - offset[have]
                     pieces["energy_per_atom"].append((wanted / n_atoms, seen / n_atoms))
@@ -248,20 +250,29 @@ def _unit(name: str, unit: str) -> str:
     return QUANTITIES[name].unit.format(E=unit)
 
 
-def _errors(columns: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: str) -> dict[str, Any]:
-    return {
-        name: {"unit": _unit(name, unit), **asdict(Errors.of(r, p))}
-        for name, (r, p) in columns.items()
-    }
+def _errors(
+    columns: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: str, where: str
+) -> dict[str, Any]:
+    errors = {}
+    for name, (r, p) in columns.items():
+        with np.errstate(over="ignore", invalid="ignore"):  # told below, with the file's name
+            found = asdict(Errors.of(r, p))
+        if not all(v is None or np.isfinite(v) for v in found.values()):
+            raise NumericalError(
+                f"the errors of {name} overflow; the largest label is {np.abs(r).max():.3g} "
+                f"{_unit(name, unit)}",
+                where=where,
+                remedy="look for a damaged label",
+            )
+        errors[name] = {"unit": _unit(name, unit), **found}
+    return errors
 
 
 def _draw(
-    path: Path,
+    temporary: Path,
     columns: Mapping[str, tuple[np.ndarray, np.ndarray]],
     options: Options,
     result: Mapping[str, Any],
-    *,
-    force: bool,
 ) -> None:
     def panel(name: str) -> Panel:
         q = QUANTITIES[name]
@@ -269,8 +280,7 @@ def _draw(
 
     level = result["data_level_of_theory"] or result["level_of_theory"]
     title = f"Fidelity {result['fidelity']}" + (f": {level}" if level else "")
-    with atomic_path(path, force=force) as temporary:
-        write_parity(temporary, [panel(n) for n in IN_FIGURE if n in columns], title)
+    write_parity(temporary, [panel(n) for n in IN_FIGURE if n in columns], title)
 
 
 def _summary(content: Mapping[str, Any], output: Path, figures: Iterable[Path]) -> Summary:
