@@ -126,11 +126,12 @@ class FidelityDataset:
                 whole = {n: np.concatenate([c[n] for c in chunks]) for n in self._fields}
                 self._kept.append(whole)
         self.species = [int(z) for z in np.flatnonzero(species)]
-        unknown = [symbol(z) for z in self.species if np.isnan(self._sae[z])]
+        unknown = [z for z in self.species if np.isnan(self._sae[z])]
         if unknown and self.label_counts.get("energy"):
             raise DataError(
-                f"no self-atomic energy for {', '.join(unknown)} at fidelity {self.fidelity}",
-                where=str(self.path),
+                f"no self-atomic energy for {', '.join(map(symbol, unknown))} at fidelity "
+                f"{self.fidelity}",
+                where=self._first_with(unknown),
                 remedy=f"make the SAE file from this data: mlff calc-sae {self.path} SAE.yaml",
             )
         if not any(self.label_counts.values()):
@@ -139,6 +140,16 @@ class FidelityDataset:
                 where=str(self.path),
                 remedy="label the molecules (mlff label), or list its labels under data.y",
             )
+
+    def _first_with(self, elements: Sequence[int]) -> str:
+        """Where the first molecule with one of these elements stands."""
+        for group in self.groups:
+            for rows, arrays in group.iter_chunks(("numbers",), SCAN_CHUNK):
+                found = np.isin(arrays["numbers"], elements).any(axis=1)
+                if found.any():
+                    row = rows.start + int(found.argmax())
+                    return f"{self.path}, group {group.name}, molecule {row}"
+        raise ValueError(f"no molecule has any of {elements}")
 
     def _present(self, group: Group, name: str, values: np.ndarray, start: int) -> np.ndarray:
         """Which molecules (n,) have a label; infinite values are an error."""

@@ -13,6 +13,7 @@ reads, `grouped_writer` writes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import h5py
 import numpy as np
 
 from mlff_cli.core import units
+from mlff_cli.core.artifacts import storage_error
 from mlff_cli.core.elements import MAX_Z
 from mlff_cli.core.errors import DataError, StorageError
 from mlff_cli.core.fields import FIELDS, LABELS
@@ -91,21 +93,27 @@ class Group:
     def _check_type(self, name: str) -> None:
         data = self._group.get(name)
         if not isinstance(data, h5py.Dataset):
-            raise DataError(f"{name!r} must be an array", where=self._here)
+            raise DataError(
+                f"{name!r} must be an array, found {_kind(data)}",
+                where=self._here,
+                remedy="copy or make the file again",
+            )
         text = h5py.check_string_dtype(data.dtype) is not None
         if text != (FIELDS[name].dtype == "str") or not (text or data.dtype.kind in "fiu"):
             raise DataError(
-                f"{name!r} must hold {FIELDS[name].dtype}, found {data.dtype}", where=self._here
+                f"{name!r} must hold {FIELDS[name].dtype}, found {data.dtype}",
+                where=self._here,
+                remedy="store it in that type",
             )
 
     def _check_shape(self, name: str) -> None:
         """Compare the stored shape with the vocabulary's, without reading data."""
         expected = (self.n_molecules, *FIELDS[name].shape(self.n_atoms))
         found = tuple(self._group[name].shape)
+        axes = ("molecules", *map(str, FIELDS[name].dims))
         if found not in (expected, (*expected, 1)):
             raise DataError(
-                f"{name!r} must have shape {expected} (molecules, {FIELDS[name].dims}), "
-                f"found {found}",
+                f"{name!r} must have shape {expected} ({', '.join(axes)}), found {found}",
                 where=self._here,
                 remedy="the group's name is its number of atoms; reshape the array",
             )
@@ -195,6 +203,9 @@ class Group:
         else:
             bad = ~np.isfinite(values)
             rule = f"{name!r} must be finite"
+            if name == "mult":
+                bad |= values < 0
+                rule += " and not negative"
             remedy = "remove the molecule or mend its source"
         if not bad.any():
             return
@@ -238,11 +249,18 @@ class GroupedHDF5:
         where = str(path)
         if not self.path.exists():
             raise StorageError("the file does not exist", where=where, remedy="check the path")
+        if not self.path.is_file():
+            raise DataError(
+                "a file is needed, this is a folder or device", where=where, remedy="check the path"
+            )
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
+            if error.errno:  # the system's word, without HDF5's bookkeeping around it
+                raise storage_error(OSError(error.errno, os.strerror(error.errno)), path) from error
+            reason = str(error) if self.path.stat().st_size else "it is empty"
             raise DataError(
-                f"not a readable HDF5 file ({error})",
+                f"not a readable HDF5 file ({reason})",
                 where=where,
                 remedy="convert other formats with `mlff convert`",
             ) from error
@@ -272,7 +290,11 @@ class GroupedHDF5:
             )
         not_groups = [n for n in self._file if not isinstance(self._file.get(n), h5py.Group)]
         if not_groups:
-            raise DataError(f"{not_groups[0]!r} is an array, a group is needed", where=where)
+            raise DataError(
+                f"{not_groups[0]!r} must be a group, found {_kind(self._file.get(not_groups[0]))}",
+                where=where,
+                remedy="copy or make the file again",
+            )
         groups = [Group(self._file[n], where, scales) for n in self._file]
         groups = sorted((g for g in groups if g.n_molecules), key=lambda g: (g.n_atoms, g.name))
         if not groups:
@@ -341,6 +363,15 @@ class GroupedHDF5:
 def label_names(file: GroupedHDF5) -> tuple[str, ...]:
     """Labels that a file holds, in the vocabulary's order."""
     return tuple(name for name in LABELS if name in file.fields)
+
+
+def _kind(found: Any) -> str:
+    """In words, what stands where something else was expected."""
+    if isinstance(found, h5py.Group):
+        return "a group"
+    if isinstance(found, h5py.Dataset):
+        return "an array"
+    return "something unreadable (the file is damaged, or a link leads nowhere)"
 
 
 def _read_rows(data: h5py.Dataset, rows: np.ndarray) -> np.ndarray:

@@ -90,7 +90,11 @@ def read_structures(
         empty = False
         yield structure
     if empty:
-        raise DataError("the file holds no structures", where=str(path))
+        raise DataError(
+            "the file holds no structures",
+            where=str(path),
+            remedy="check the file, or its suffix (the suffix decides the format)",
+        )
 
 
 def has_geometry(path: Path | str) -> bool:
@@ -220,12 +224,14 @@ def _from_ase(atoms: Any, where: str) -> Structure:
     numbers = np.asarray(atoms.numbers)
     coord = np.asarray(atoms.positions, dtype="float64")
     if not len(numbers):
-        raise DataError("the frame has no atoms", where=where)
+        raise DataError("the frame has no atoms", where=where, remedy="remove the frame")
     if not np.isfinite(coord).all():
         raise DataError("a position is not finite", where=where, remedy="remove the frame")
     if numbers.min() < 1 or numbers.max() > MAX_Z:
         odd = numbers[(numbers < 1) | (numbers > MAX_Z)][0]
-        raise DataError(f"atomic numbers are 1 to {MAX_Z}, found {odd}", where=where)
+        raise DataError(
+            f"atomic numbers are 1 to {MAX_Z}, found {odd}", where=where, remedy="remove the frame"
+        )
     if atoms.pbc.any():  # the cell would be lost, and with it the meaning of every label
         raise DataError(
             f"molecules in vacuum are needed, found pbc = {atoms.pbc.tolist()}",
@@ -258,7 +264,9 @@ def _label(name: str, value: Any, n_atoms: int, where: str) -> np.ndarray:
         return np.asarray(value, dtype="float64").reshape(shape)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{name!r} must have shape {shape}, found {value!r}", where=where
+            f"{name!r} must have shape {shape}, found {value}",
+            where=where,
+            remedy="mend the frame, or remove it",
         ) from error
 
 
@@ -270,7 +278,11 @@ def _integer(info: Mapping[str, Any], keys: tuple[str, ...], default: int, where
             except (TypeError, ValueError):
                 value = float("nan")
             if value != round(value, 0):
-                raise DataError(f"{key!r} must be a whole number, found {info[key]!r}", where=where)
+                raise DataError(
+                    f"{key!r} must be a whole number, found {info[key]}",
+                    where=where,
+                    remedy="mend the frame, or remove it",
+                )
             return int(value)
     return default
 
@@ -279,7 +291,11 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"not a text file: {error}", where=str(path)) from error
+        raise DataError(
+            f"not a text file: {error}",
+            where=str(path),
+            remedy="one `SMILES [name]` per line; comments start with '#'",
+        ) from error
 
 
 _READERS: Mapping[str, Callable[[Path], Iterator[Structure | DataError]]] = MappingProxyType(

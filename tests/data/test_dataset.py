@@ -27,7 +27,8 @@ def molecule(**more: object) -> dict[str, object]:
 def test_an_element_without_sae_is_named_with_fidelity_and_file(tmp_path: Path) -> None:
     path = tmp_path / "cl.h5"
     write_grouped(path, [molecule()], {})
-    with pytest.raises(DataError, match=r"cl\.h5: no self-atomic energy for Cl at fidelity 3"):
+    rule = r"cl\.h5, group 002, molecule 0: no self-atomic energy for Cl at fidelity 3"
+    with pytest.raises(DataError, match=rule):
         FidelityDataset(path, 3, {1: -13.6}, ("energy",))
 
 

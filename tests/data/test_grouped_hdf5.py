@@ -272,7 +272,8 @@ def test_a_broken_layout_is_refused_on_opening(
         ({"numbers": np.array([[8, 1, 1], [8, 1.5, 1]])}, 1, "integers.*found 1.5"),
         ({"numbers": np.array([[8, 1, 1], [8, np.nan, 1]])}, 1, "integers.*found nan"),
         ({"charge": np.array([0, np.nan])}, 1, "'charge' must be finite"),
-        ({"mult": np.array([np.inf, 1])}, 0, "'mult' must be finite, found inf"),
+        ({"mult": np.array([np.inf, 1])}, 0, "'mult' must be finite and not negative, found inf"),
+        ({"mult": np.array([1, -2])}, 1, "not negative, found -2"),
     ],
 )
 def test_impossible_values_are_refused_with_file_group_and_molecule(
@@ -328,7 +329,7 @@ def test_an_array_in_the_place_of_a_group_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["003"] = np.zeros(3)
-    with pytest.raises(DataError, match="'003' is an array") as caught:
+    with pytest.raises(DataError, match="'003' must be a group, found an array") as caught:
         GroupedHDF5(path)
     assert caught.value.where == str(path)
 
@@ -355,11 +356,13 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.h5"
     path.write_bytes(content)
-    for bad in (path, tmp_path):  # a folder too
-        with pytest.raises(DataError, match="not a readable HDF5 file") as caught:
-            GroupedHDF5(bad)
-        assert caught.value.where == str(bad)
-        assert "mlff convert" in str(caught.value.remedy)
+    with pytest.raises(DataError, match="not a readable HDF5 file") as caught:
+        GroupedHDF5(path)
+    assert caught.value.where == str(path)
+    assert "mlff convert" in str(caught.value.remedy)
+    with pytest.raises(DataError, match="this is a folder") as caught:
+        GroupedHDF5(tmp_path)
+    assert caught.value.where == str(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
