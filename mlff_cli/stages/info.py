@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlff_cli.core.artifacts import sha256
+from mlff_cli.core.artifacts import sha256, storage_error
 from mlff_cli.core.elements import SYMBOLS
 from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
@@ -23,9 +23,9 @@ from mlff_cli.data.model_file import load_model_file
 from mlff_cli.data.sae import read_sae
 from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
 from mlff_cli.deploy.torchscript import payload_sha256
+from mlff_cli.report.evaluation import read_evaluation
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-EVALUATION = "mlff-evaluation"
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,18 @@ def _result(recorded: str | None, found: str) -> str:
 def _kind(path: Path) -> str:
     """Which reader a file needs, by its first bytes, not by its name."""
     if not path.is_file():
+        if path.exists():
+            raise DataError(
+                "a file is needed, this is a folder or device",
+                where=str(path),
+                remedy="name a file; `mlff report` reads run folders",
+            )
         raise StorageError("the file does not exist", where=str(path), remedy="check the path")
-    with path.open("rb") as stream:
-        head = stream.read(len(HDF5_SIGNATURE))
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(len(HDF5_SIGNATURE))
+    except OSError as error:
+        raise storage_error(error, path) from error
     if head == HDF5_SIGNATURE:
         return "grouped"
     if head[:2] == b"PK":
@@ -138,6 +147,8 @@ def _kind(path: Path) -> str:
         return "sae"
     if head[:1] == b"{":
         return "evaluation"
+    if not head:
+        raise DataError("the file is empty", where=str(path), remedy="copy or make it again")
     raise DataError(
         "not a file of mlff: neither an artifact, a model, grouped HDF5, SAE nor an evaluation",
         where=str(path),
@@ -150,7 +161,9 @@ def _zip_kind(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise DataError(f"a damaged zip file ({error})", where=str(path)) from error
+        raise DataError(
+            f"a damaged zip file ({error})", where=str(path), remedy="copy or make it again"
+        ) from error
     return "artifact" if any("/code/" in name or "/extra/" in name for name in names) else "model"
 
 
@@ -234,17 +247,7 @@ def _recorded(text: Any) -> dict[str, Any]:
 
 
 def _evaluation(path: Path) -> Description:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"not JSON ({error})", where=str(path)) from error
-    found = str(content.get("format", ""))
-    if not found.startswith(EVALUATION):
-        raise DataError(
-            f"not an evaluation: format is {found or 'missing'!r}",
-            where=str(path),
-            remedy="pass the JSON that `mlff evaluate` wrote",
-        )
+    content = read_evaluation(path)
     facts = {"model": str(content.get("model"))}
     for result in content["results"]:
         errors = result["errors"]

@@ -6,18 +6,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlff_cli.core.artifacts import check_writable, write_text
 from mlff_cli.core.errors import DataError, StorageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import read_metadata
+from mlff_cli.report.evaluation import read_evaluation
 from mlff_cli.report.html import Section, page
 from mlff_cli.report.sections import artifact_section, evaluation_section, run_section
 from mlff_cli.training.run_log import read_rows
-
-EVALUATION = "mlff-evaluation"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def run(
         UsageError: the page exists.
     """
     reporter = reporter or NullReporter()
-    check_writable(output, force=options.force)
+    check_writable(output, force=options.force, inputs=sources)
     sections = [_section(Path(source)) for source in sources]
     titles = [section.title for section in sections]
     if options.dry_run:
@@ -108,23 +106,15 @@ def _units(log: Path) -> dict[str, str]:
     with log.open(encoding="utf-8") as stream:
         try:
             first = json.loads(stream.readline() or "{}")
-        except json.JSONDecodeError:
+        except ValueError:
             return {}
+    if not isinstance(first, dict):
+        return {}
     return {k: v for k, v in first.items() if k != "kind"} if first.get("kind") == "units" else {}
 
 
 def _evaluation(path: Path) -> Section:
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"not JSON ({error})", where=str(path)) from error
-    found = str(content.get("format", "")) if isinstance(content, dict) else ""
-    if not found.startswith(EVALUATION):
-        raise DataError(
-            f"not an evaluation: format is {found or 'missing'!r}",
-            where=str(path),
-            remedy="pass the JSON that `mlff evaluate` wrote",
-        )
+    content = read_evaluation(path)
     names = [str(result["figure"]) for result in content["results"] if result.get("figure")]
     beside = {name: path.with_name(name) for name in names}
     figures = {name: file.read_bytes() for name, file in beside.items() if file.is_file()}

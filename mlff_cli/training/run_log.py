@@ -88,10 +88,12 @@ def _csv_line(cells: Sequence[str]) -> str:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a `metrics.jsonl`; a last line that a killed run left unfinished is dropped."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
+            break
+        if not isinstance(row, dict):
             break
         if row.get("kind") == "metrics":
             rows.append(row)

@@ -1,0 +1,71 @@
+"""Reading the JSON that `mlff evaluate` writes, for everything that shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mlff_cli.core.errors import DataError
+
+FORMAT = "mlff-evaluation"  # a version follows
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _Errors(_Part):
+    unit: str
+    n: int
+    mae: float
+    rmse: float
+    r2: float | None
+
+
+class _Result(_Part):
+    fidelity: int
+    data: str
+    molecules: int
+    errors: dict[str, _Errors]
+
+
+class _Units(_Part):
+    energy: str
+
+
+class _Evaluation(_Part):
+    model: str
+    units: _Units
+    results: list[_Result]
+    provenance: dict[str, Any]
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The content of an evaluation file, checked for what a reader relies on.
+
+    Raises:
+        DataError: it is no JSON, no evaluation, or incomplete.
+    """
+    remedy = "pass the JSON that `mlff evaluate` wrote"
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON ({error})", where=str(path), remedy=remedy) from error
+    found = str(content.get("format", "")) if isinstance(content, dict) else ""
+    if not found.startswith(FORMAT):
+        raise DataError(
+            f"not an evaluation: format is {found or 'missing'!r}", where=str(path), remedy=remedy
+        )
+    try:
+        _Evaluation.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"the evaluation is damaged: {name}: {first['msg']}", where=str(path), remedy=remedy
+        ) from error
+    checked: dict[str, Any] = content
+    return checked
