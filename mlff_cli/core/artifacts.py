@@ -23,6 +23,7 @@ from typing import Any
 from mlff_cli.core.errors import StorageError, UsageError
 
 CHUNK = 1 << 20  # bytes hashed at a time
+DEVICES = (Path("/dev"), Path("/dev/fd"))
 
 
 def sha256(path: Path | str) -> str:
@@ -41,26 +42,40 @@ def sha256(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def check_writable(path: Path | str, *, force: bool) -> None:
+def check_writable(path: Path | str, *, force: bool, inputs: Sequence[Path | str] = ()) -> None:
     """Refuse an output that exists, or that cannot be created, before any work is done.
 
+    Args:
+        path: the output.
+        force: replace an existing file.
+        inputs: files that must survive, whatever `force` says.
+
     Raises:
-        UsageError: the file exists and `force` is off, or it is a folder or a device.
+        UsageError: the file exists and `force` is off, it is an input, a folder or a device.
         StorageError: no folder can be made there, or it is not writable.
     """
     path = Path(path)
     try:
-        exists, regular = path.exists(), path.is_file()
+        # /dev/stdout leads to a file where the shell redirects it, and must not be replaced by one
+        exists, regular = path.exists(), path.is_file() and path.absolute().parent not in DEVICES
         folder = next(p for p in path.absolute().parents if p.exists())
     except OSError as error:  # a name too long, a folder that may not be entered
         raise storage_error(error, path) from error
     if exists and not regular:
-        raise UsageError("the output must be a file, this is a folder or device", where=str(path))
+        raise UsageError(
+            "the output must be a file, this is a folder or device",
+            where=str(path),
+            remedy="name a file; `--json` prints a summary to stdout",
+        )
     if exists and not force:
         raise UsageError(
             "the output exists already",
             where=str(path),
             remedy="pass --force to replace it, or choose another name",
+        )
+    if exists and any(Path(p).is_file() and path.samefile(p) for p in inputs):
+        raise UsageError(
+            "the output would replace an input", where=str(path), remedy="choose another name"
         )
     if not folder.is_dir():
         raise storage_error(OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), path)
@@ -72,7 +87,8 @@ def check_writable(path: Path | str, *, force: bool) -> None:
 def atomic_path(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends without an error.
 
-    Parent folders are created. On any error, KeyboardInterrupt included, nothing is left behind.
+    Parent folders are created, a link is followed. On any error, KeyboardInterrupt included,
+    nothing is left behind.
 
     Raises:
         UsageError: `path` exists and `force` is off.
@@ -80,6 +96,8 @@ def atomic_path(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path, force=force)
+    if path.is_symlink():  # the link stays, what it leads to is written
+        path = path.resolve()
     temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +134,8 @@ def storage_error(error: OSError, path: Path | str) -> StorageError:
         errno.EACCES: "check the permissions of the folder",
         errno.ENOTDIR: "a part of the path is a file: choose another folder",
         errno.ENOENT: "check the path",
+        errno.EISDIR: "name a file, this is a folder",
+        errno.ENAMETOOLONG: "choose a shorter name",
     }
     reason = error.strerror or str(error)
     remedy = remedies.get(error.errno) if error.errno else None

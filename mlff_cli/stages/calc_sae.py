@@ -69,7 +69,7 @@ def run(
     """
     reporter = reporter or NullReporter()
     _check(options)
-    check_writable(output, force=options.force)
+    check_writable(output, force=options.force, inputs=[data])
     with GroupedHDF5(data) as file:
         for note in file.notes:
             reporter.warning(note)

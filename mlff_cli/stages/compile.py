@@ -116,7 +116,7 @@ def run(
 
     path = _artifact_path(Path(output), k)
     for target in (path, meta_path(path)):
-        check_writable(target, force=options.force)
+        check_writable(target, force=options.force, inputs=[weights])
     plan = f"fidelity {k} ({level or 'level of theory unknown'}), {_words(choice)}"
     if options.dry_run:
         data = {"output": str(path), "fidelity": k, "dispersion": choice and choice.plain()}
@@ -201,6 +201,11 @@ def _level(file: ModelFile, options: Options, where: str) -> int:
 
 def _artifact_path(output: Path, k: int) -> Path:
     """compiled_model -> compiled_model_fid0.jpt; a name that ends in .jpt stays as it is."""
+    if not output.name:
+        raise UsageError(
+            f"--output is the beginning of a file name, found {str(output)!r}",
+            remedy="write for example --output compiled_model",
+        )
     if output.suffix == SUFFIX:
         return output
     return output.with_name(f"{output.name}_fid{k}{SUFFIX}")

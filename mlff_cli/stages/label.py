@@ -88,7 +88,7 @@ def run(
     """
     reporter = reporter or NullReporter()
     _check(structures, options)
-    check_writable(output, force=options.force)
+    check_writable(output, force=options.force, inputs=[structures])
     engine = make_engine(options.method)
     keep = _kept_labels(engine, options)
     wanted, failures = _geometries(structures, options)
