@@ -10,12 +10,16 @@ import typer
 from mlff_cli.core.errors import UsageError
 
 COMMON = "Common"
+MAX_SEED = 2**63 - 1  # what every generator takes
 
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=COMMON)
 ]
 Seed = Annotated[
-    int, typer.Option("--seed", help="Seed of every random choice.", rich_help_panel=COMMON)
+    int,
+    typer.Option(
+        "--seed", min=0, max=MAX_SEED, help="Seed of every random choice.", rich_help_panel=COMMON
+    ),
 ]
 Json = Annotated[
     bool,

@@ -127,6 +127,15 @@ def open_fidelities(
     return Fidelities(train, validation, split, sae, sampler, picks, read)
 
 
+def _identity(path: Path) -> object:
+    """What two names of one file have in common, be they relative, symbolic or hard links."""
+    try:
+        found = path.stat()
+    except OSError:  # it is missing, which its reader will tell
+        return path.absolute()
+    return found.st_dev, found.st_ino
+
+
 def fidelity_paths(data: DataSection) -> dict[int, Path]:
     """The training file of every fidelity, in order.
 
@@ -140,12 +149,12 @@ def fidelity_paths(data: DataSection) -> dict[int, Path]:
             f"data.fidelity_datasets numbers the files 0, 1, ..., found {list(paths) or 'none'}",
             remedy="add data.fidelity_datasets.0=DATA.h5 to the command line",
         )
-    owner: dict[Path, str] = {}
+    owner: dict[object, str] = {}
     files = {f"data.fidelity_datasets.{k}": path for k, path in paths.items()}
     for k, name in (data.val_fidelity_datasets or {}).items():
         files[f"data.val_fidelity_datasets.{k}"] = Path(name)
     for key, path in files.items():
-        same = owner.setdefault(path.resolve(), key)
+        same = owner.setdefault(_identity(path), key)
         if same != key:
             raise ConfigError(
                 f"{same} and {key} are the same file {path}",

@@ -14,7 +14,7 @@ Label = Literal["energy", "forces", "charges", "spin_charges"]
 class Section(BaseModel):
     """A section that refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EnergySAE(Section):

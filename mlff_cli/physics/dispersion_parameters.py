@@ -148,10 +148,10 @@ def functional_parameters(name: str) -> D3Parameters:
     if key in names:
         return functionals()[names[key]]
     near = difflib.get_close_matches(key, names, n=5, cutoff=0.5)
-    hint = f"near names: {', '.join(near)}; " if near else ""
+    hint = f"near names: {', '.join(near)}; or give" if near else "give"
     raise UsageError(
         f"no D3(BJ) parameters are known for functional {name!r}",
-        remedy=f"{hint}or give s6, s8, a1 and a2",
+        remedy=f"{hint} s8, a1 and a2",
     )
 
 

@@ -151,6 +151,7 @@ class Loop:
             return FitResult(self.total, False, self.metrics)
         batches = ahead(self.task.train_batch, first, self.total, self.workers)
         engine = Engine(lambda e, _: self._step(e.state.iteration - 1, batches))
+        engine.logger.disabled = True  # ignite would tell every error twice more
         length = self.task.epoch_length
         if first:
             engine.load_state_dict(

@@ -103,7 +103,12 @@ class Schedule:
             self._metric = "loss" if name in ("val_loss", "val/loss") else name.removeprefix("val/")
         if kind.make in (CosineAnnealingScheduler, LinearCyclicalScheduler):
             start = kwargs.setdefault("start_value", base_lr)
-            kwargs.setdefault("end_value", FINAL_SHARE * float(start))
+            if not isinstance(start, int | float):
+                raise ConfigError(
+                    f"scheduler.kwargs.start_value must be a number, found {start!r}",
+                    remedy="leave it out to start from optimizer.kwargs.lr",
+                )
+            kwargs.setdefault("end_value", FINAL_SHARE * start)
             kwargs.setdefault("cycle_size", max(2, total))
         if "milestones_values" in kwargs:  # YAML has no tuples
             kwargs["milestones_values"] = [tuple(pair) for pair in kwargs["milestones_values"]]

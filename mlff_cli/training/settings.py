@@ -26,14 +26,18 @@ class Section(BaseModel):
     """A section that refuses unknown keys."""
 
     model_config = ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, validate_by_name=True, validate_by_alias=True
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        allow_inf_nan=False,
     )
 
 
 class OptimizerKwargs(Section):
     """Arguments of the optimizer; those that its class does not take must be left out."""
 
-    lr: PositiveFloat = 5e-5
+    lr: float = Field(default=5e-5, gt=0, le=1e3)
     """Learning rate."""
     weight_decay: NonNegativeFloat = 1e-6
     """Weight decay."""
@@ -244,7 +248,7 @@ class TrainingSettings(Section):
     """Name of the run."""
     project_name: str = "mlff"
     """Name of the project."""
-    seed: NonNegativeInt = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of initial weights, split and sampling."""
     optimizer: OptimizerSection = OptimizerSection()
     """How weights move."""

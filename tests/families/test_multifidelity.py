@@ -81,7 +81,7 @@ def test_the_architecture_follows_the_data_and_the_model_section(tmp_path: Path)
     file.write_text("nfeature: 4\n")
     assert architecture(given, file).nfeature == 4
     for wrong in ("model.num_layers=4", "model.preset=huge", "model.rc=0.1"):
-        with pytest.raises(ConfigError, match=r"model\."):
+        with pytest.raises(ConfigError, match=r"^model(\.|: rmin must be below rc)"):
             architecture(settings(wrong), None)
 
 

@@ -47,7 +47,7 @@ class AIMNet2Spec(BaseModel):
     """Centre of the first Gaussian, angstrom."""
     rc: PositiveFloat = 5.0
     """Cutoff of the local geometry, angstrom."""
-    nshifts: PositiveInt = 16
+    nshifts: int = Field(default=16, ge=2)
     """Number of Gaussians."""
     num_charge_channels: Literal[1, 2] = 2
     """1: charges; 2: alpha and beta charges, for open shells."""
