@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -21,6 +24,30 @@ INTERRUPTED = 130
 BUG = 1
 
 
+@contextlib.contextmanager
+def _stops_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that no temporary file stays.
+
+    Stages that can be resumed put their own handlers in place of these. What the parent ignores
+    (nohup) stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def execute(stage: Callable[[Reporter], Summary], talk: Talk) -> None:
     """Call `stage` with a reporter on the terminal and exit with the code of what happened.
 
@@ -32,7 +59,8 @@ def execute(stage: Callable[[Reporter], Summary], talk: Talk) -> None:
 
     reporter = ConsoleReporter(talk.verbosity, progress=not talk.no_progress)
     try:
-        summary = stage(reporter)
+        with _stops_as_ctrl_c():
+            summary = stage(reporter)
         print_summary(summary, as_json=talk.json, quiet=talk.quiet)
         sys.stdout.flush()
     except MLFFError as error:
