@@ -172,7 +172,12 @@ def clock(seconds: float) -> str:
 
 def _rich(table: Table) -> RichTable:
     """Numbers to the right, words to the left."""
-    shown = RichTable(title=escape(table.title), title_justify="left", header_style="bold")
+    shown = RichTable(
+        title=escape(table.title),
+        title_justify="left",
+        header_style="bold",
+        show_header=any(table.columns),  # facts, name and value, need none
+    )
     for i, column in enumerate(table.columns):
         numeric = all(_numeric(row[i]) for row in table.rows)
         shown.add_column(escape(column), justify="right" if numeric else "left")
