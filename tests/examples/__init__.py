@@ -1,0 +1,1 @@
+"""The shipped examples, run as their readers run them."""
