@@ -49,7 +49,7 @@ class Cards:
 
 @dataclass(frozen=True)
 class DataTable:
-    """A table; numbers are right-aligned."""
+    """A table; its digits have one width."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -61,9 +61,11 @@ class DataTable:
         body = "".join(
             "<tr>" + "".join(self._cell(value) for value in row) + "</tr>" for row in self.rows
         )
-        caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
+        # outside what scrolls: a caption wraps, and would be cut off with the table
+        caption = f'<p class="title">{escape(self.caption)}</p>' if self.caption else ""
+        label = f' aria-label="{escape(self.caption)}"' if self.caption else ""
         return (
-            f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>'
+            f'{caption}<div class="scroll"><table{label}><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
 
@@ -96,7 +98,8 @@ class Image:
         text = escape(self.caption)
         width = int.from_bytes(self.png[16:20], "big") // PIXELS_PER_POINT  # from the PNG's header
         return (
-            f'<figure><img alt="{text}" width="{width}" src="data:image/png;base64,{data}">'
+            f'<figure><div class="scroll"><img alt="{text}" width="{width}" '
+            f'src="data:image/png;base64,{data}"></div>'
             f"<figcaption>{text}</figcaption></figure>"
         )
 
@@ -191,7 +194,7 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 .caption { font-size: .82rem; color: var(--soft); }
 .scroll { overflow-x: auto; margin: .8rem 0 1.1rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-caption { text-align: left; color: var(--soft); padding: 0 0 .4rem; font-size: .86rem; }
+.title { color: var(--soft); margin: .8rem 0 -.4rem; font-size: .86rem; overflow-wrap: anywhere; }
 th, td { text-align: left; padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }
@@ -199,7 +202,8 @@ th { color: var(--soft); font-weight: 600; }
 .good { color: var(--good); font-weight: 600; }
 .bad { color: var(--bad); font-weight: 600; }
 figure { margin: .8rem 0 1.1rem; }
-img { max-width: 100%; height: auto; display: block; margin: 0 auto; background: #fff;
+figure .scroll { margin: 0; }
+img { max-width: max(100%, 44rem); height: auto; display: block; margin: 0 auto; background: #fff;
   border-radius: 6px; padding: 4px; }
 figcaption { color: var(--soft); font-size: .84rem; margin-top: .35rem; }
 details { border-top: 1px solid var(--line); padding: .5rem 0; }

@@ -62,7 +62,12 @@ def write_parity(path: Path, panels: Sequence[Panel], title: str = "") -> None:
 
 
 def parity_figure(panels: Sequence[Panel], title: str = "") -> Figure:
-    """The figure of `write_parity`."""
+    """The figure of `write_parity`.
+
+    A quantity that is zero everywhere, as spin charges of closed shells, gets no panel where others
+    have something to show.
+    """
+    panels = [p for p in panels if np.any(p.reference) or np.any(p.predicted)] or list(panels)
     n = len(panels)
     figure = Figure(figsize=(PANEL * n + 0.2, PANEL + (0.4 if title else 0.15)))
     FigureCanvasAgg(figure)

@@ -56,6 +56,16 @@ def test_a_figure_shows_the_errors_of_all_points(n: int) -> None:
     assert low <= shown.predicted.min() <= shown.predicted.max() <= high
 
 
+def test_what_is_zero_everywhere_has_a_panel_only_if_it_is_alone() -> None:
+    nothing = Panel("Spin charges", "s", "e", np.zeros(5), np.zeros(5))
+    titles = [ax.get_title("left") for ax in parity_figure([panel(5), nothing]).axes]
+    assert "Forces" in titles
+    assert "Spin charges" not in titles
+    assert "Spin charges" in [ax.get_title("left") for ax in parity_figure([nothing]).axes]
+    wrong = Panel("Spin charges", "s", "e", np.zeros(5), np.ones(5))  # labels alone do not decide
+    assert "Spin charges" in [ax.get_title("left") for ax in parity_figure([panel(5), wrong]).axes]
+
+
 def test_the_same_values_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         write_parity(tmp_path / name, [panel(300)], "title")
