@@ -25,6 +25,7 @@ from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
 from mlff_cli.deploy.torchscript import payload_sha256
 from mlff_cli.report.evaluation import read_evaluation
 
+META_SUFFIX = "_meta.yaml"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -143,6 +144,12 @@ def _kind(path: Path) -> str:
         return "grouped"
     if head[:2] == b"PK":
         return _zip_kind(path)
+    if path.name.endswith(META_SUFFIX):
+        raise DataError(
+            "the metadata of an artifact, for people to read",
+            where=str(path),
+            remedy=f"describe the artifact: {path.name.removesuffix(META_SUFFIX)}.jpt",
+        )
     if path.suffix in (".yaml", ".yml"):
         return "sae"
     if head[:1] == b"{":
@@ -199,8 +206,11 @@ def _model(path: Path) -> Description:
     for entry in file.fidelities:
         level = entry.get("level_of_theory") or "level of theory unknown"
         facts[f"fidelity {entry['index']}"] = f"{level}, {entry.get('dataset') or 'data unknown'}"
+    kind = "checkpoint" if "fingerprint" in file.training else "model file"
+    if "step" in file.training:
+        facts["weights of step"] = f"{int(file.training['step']):,}"
     description = json.loads(json.dumps(file.description(), default=str))
-    return Description("model file", facts, {"model": description}, file.provenance)
+    return Description(kind, facts, {"model": description}, file.provenance)
 
 
 def _grouped(path: Path) -> Description:

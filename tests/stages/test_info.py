@@ -107,6 +107,24 @@ def test_a_model_file(compiled: Path) -> None:
     assert summary.data["sha256"] == sha256(compiled / "model.pt")
 
 
+def test_a_checkpoint_says_so_and_where_it_stands(tmp_path: Path) -> None:
+    best, last = tiny_model_file(), tiny_model_file()
+    best.training = {"step": 400, "val_loss": 0.5}
+    last.training = {"step": 1200, "fingerprint": {}}
+    for name, file, kind, step in (
+        ("best.pt", best, "model file", "400"),
+        ("last.pt", last, "checkpoint", "1,200"),
+    ):
+        file.save(tmp_path / name)
+        facts = dict(run(tmp_path / name).tables[0].rows)
+        assert (facts["kind"], facts["weights of step"]) == (kind, step)
+
+
+def test_metadata_beside_an_artifact_points_to_the_artifact(compiled: Path) -> None:
+    with pytest.raises(DataError, match=r"describe the artifact: m_fid0\.jpt"):
+        run(compiled / "m_fid0_meta.yaml")
+
+
 def test_a_model_file_runs_no_code(tmp_path: Path) -> None:
     """A pickle that would write a file is refused, and writes none."""
 
