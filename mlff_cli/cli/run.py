@@ -48,6 +48,33 @@ def _stops_as_ctrl_c() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+def _show(summary: Summary, talk: Talk) -> None:
+    """Print the result; that nobody reads it to its end is no error.
+
+    Raises:
+        StorageError: stdout goes to a file, and the disk is full.
+    """
+    from mlff_cli.cli.console import print_summary
+    from mlff_cli.core.artifacts import storage_error
+
+    if sys.stdout is None:  # closed by the caller, as `>&-` does
+        return
+    try:
+        print_summary(summary, as_json=talk.json, quiet=talk.quiet)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the reader left, as `head` does; Rich exits then
+        _forget_stdout()
+    except OSError as error:
+        _forget_stdout()
+        raise storage_error(error, "standard output") from error
+
+
+def _forget_stdout() -> None:
+    """Send what is still buffered nowhere, or Python would fail on it again at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def execute(stage: Callable[[Reporter], Summary], talk: Talk) -> None:
     """Call `stage` with a reporter on the terminal and exit with the code of what happened.
 
@@ -55,24 +82,19 @@ def execute(stage: Callable[[Reporter], Summary], talk: Talk) -> None:
         stage: does the work, given a reporter.
         talk: verbosity, JSON output, progress bars.
     """
-    from mlff_cli.cli.console import ConsoleReporter, print_summary  # `--help` needs none of it
+    from mlff_cli.cli.console import ConsoleReporter  # `--help` needs none of it
 
     reporter = ConsoleReporter(talk.verbosity, progress=not talk.no_progress)
     try:
         with _stops_as_ctrl_c():
             summary = stage(reporter)
-        print_summary(summary, as_json=talk.json, quiet=talk.quiet)
-        sys.stdout.flush()
+        _show(summary, talk)
     except MLFFError as error:
         reporter.error(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         reporter.error("interrupted, nothing was written")
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of our output left, as `head` does
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
     except Exception:
         reporter.error("this is a bug in mlff; please report it with the lines below")
         reporter.err.out(traceback.format_exc(), highlight=False)
