@@ -29,6 +29,7 @@ from mlff_cli.data.structures import Structure, has_geometry, read_structures
 from mlff_cli.physics.quantum import Engine, make_engine
 
 SHOWN_FAILURES = 5
+SUFFIXES = (".h5", ".hdf5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,12 @@ def run(
     """
     reporter = reporter or NullReporter()
     _check(structures, options)
+    if output.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"labels are written as grouped HDF5, found the suffix {output.suffix!r}",
+            where=str(output),
+            remedy="call it .h5; `mlff convert` makes other formats of it",
+        )
     check_writable(output, force=options.force, inputs=[structures])
     engine = make_engine(options.method)
     keep = _kept_labels(engine, options)
@@ -116,6 +123,7 @@ def run(
             raise DataError(
                 f"all {len(failures)} structures failed; the first: {failures[0].error}",
                 where=failures[0].where,
+                remedy=f"see {output}.failures.json for all of them",
             )
         attrs = {
             "level_of_theory": engine.level_of_theory,

@@ -108,6 +108,8 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
     with threads():
         inputs = Inputs(options.model, options.load, device, dtype, command_of(options))
         prepared = family.prepare(settings, inputs, reporter)
+        read = [p for p in prepared.fingerprint["inputs"] if p != str(options.load)]
+        check_writable(options.save, force=options.force, inputs=read)
         for warning in prepared.warnings:
             reporter.warning(warning)
         loaded = start_from(options.load, prepared)
