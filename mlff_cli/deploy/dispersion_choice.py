@@ -18,6 +18,7 @@ from mlff_cli.physics.dispersion_parameters import (
 )
 
 METHODS = {"none": None, "d3bj": None, "d4": "comes in a later version; d3bj is there now"}
+PAIR_RADII = (2.7, 20.5)  # Bohr: where R0 = sqrt(C8/C6) of every pair of elements lies
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,12 @@ def _custom(request: DispersionRequest) -> DispersionChoice:
         raise UsageError(
             f"custom D3(BJ) parameters need s8, a1 and a2, missing: {', '.join(missing)}",
             remedy=f"add --dispersion-{missing[0]}, or name a --dispersion-functional",
+        )
+    if any(custom["a1"] * r0 + custom["a2"] <= 0 for r0 in PAIR_RADII):
+        raise UsageError(
+            "the damping radius a1 R0 + a2 must be positive for every pair of elements, found "
+            f"a1={custom['a1']:g}, a2={custom['a2']:g}",
+            remedy="check both: a1 is usually 0 to 0.6, a2 some 3 to 6 Bohr",
         )
     return DispersionChoice(None, D3Parameters(**custom, source="given on the command line"))
 
