@@ -84,19 +84,31 @@ class LabelledMolecules:
             step = max(1, PAIRS_PER_BATCH // n_atoms**2)
             for start in range(0, len(arrays["coord"]), step):
                 part = {name: values[start : start + step] for name, values in arrays.items()}
-                yield part, lambda i, start=start, place=place: place(start + i)
+                yield part, _shifted(place, start)
 
     def _chunks(self) -> Iterator[tuple[dict[str, np.ndarray], Place]]:
         for group in self._file.groups:
             here = f"{self.path}, group {group.name}"
             for rows, arrays in group.iter_chunks((*INPUTS, *self.labels), chunk=10_000):
-                yield arrays, lambda i, here=here, rows=rows: f"{here}, molecule {rows.start + i}"
+                yield arrays, _rows(here, rows.start)
 
     def __enter__(self) -> LabelledMolecules:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+
+def _rows(here: str, start: int) -> Place:
+    return lambda i: f"{here}, molecule {start + i}"
+
+
+def _frames(structures: Sequence[Structure]) -> Place:
+    return lambda i: structures[i].where
+
+
+def _shifted(place: Place, start: int) -> Place:
+    return lambda i: place(start + i)
 
 
 def _by_size(path: Path) -> list[tuple[dict[str, np.ndarray], Place]]:
@@ -108,7 +120,7 @@ def _by_size(path: Path) -> list[tuple[dict[str, np.ndarray], Place]]:
         sizes.setdefault(len(structure.numbers), []).append(structure)
     if not sizes:
         raise DataError("the file holds no molecules", where=str(path))
-    return [(_stack(same), lambda i, same=same: same[i].where) for _, same in sorted(sizes.items())]
+    return [(_stack(same), _frames(same)) for _, same in sorted(sizes.items())]
 
 
 def _stack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
