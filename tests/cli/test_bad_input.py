@@ -10,6 +10,8 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -318,9 +320,9 @@ def test_an_existing_output_needs_force(
     "line",
     [
         "calc-sae data.h5 data.h5",
-        "label in.xyz -o in.xyz --method gfn2-xtb",
         "evaluate {world}/model.pt data.h5 -o data.h5",
         "report eval.json -o eval.json",
+        GOOD.replace("{world}/good0.h5", "data.h5").replace("out.pt", "data.h5"),
     ],
 )
 def test_an_output_never_replaces_an_input(
@@ -385,6 +387,9 @@ CONTRADICTIONS = {  # options of compile: words of the message
     "--fidelity-level 0 --dispersion d3bj --dispersion-functional pbee": "near names: pbe",
     "--fidelity-level 0 --dispersion-functional pbe": "needs a dispersion method",
     "--fidelity-level 0 --dispersion d3bj --dispersion-s8 1": "missing: a1, a2",
+    "--fidelity-level 0 --dispersion d3bj --dispersion-s8 1 --dispersion-a1 -9 --dispersion-a2 0": (
+        "must be positive for every pair of elements, found a1=-9, a2=0"
+    ),
     "--fidelity-level 0 --sae {world}/sae.yaml": "the model was trained with",
     "--fidelity-level 0 --format exe": "--format exe is unknown",
     "--fidelity-level 0 -o .": "--output is the beginning of a file name",
@@ -547,6 +552,32 @@ def test_predictions_and_errors_that_are_not_finite(
                 values[row] = value
         refused(mlff(line + " --units eV"), 5, *words)
         assert [p.name for p in tmp_path.rglob("*")] == ["d.h5"]
+
+
+def test_labels_are_no_extxyz(mlff: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    (tmp_path / "in.xyz").write_text(WATER)
+    refused(mlff("label in.xyz -o out.xyz --method gfn2-xtb"), 2, "out.xyz", "found the suffix")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.xyz"]
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "words"),
+    [
+        ("| head -n 1", 0, ""),  # the reader leaves
+        (">&-", 0, ""),  # nobody listens
+        ("> /dev/full", 3, "standard output: the file could not be read or written: No space"),
+    ],
+)
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_results_that_nobody_takes(
+    world: Path, end: str, code: int, words: str, options: str
+) -> None:
+    program = f"{shlex.quote(sys.executable)} -m mlff_cli info {world}/model.pt {options}"
+    command = ["bash", "-c", f"set -o pipefail; {program} {end}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 SEEDS = ("calc-sae {world}/good0.h5 out.yaml", "label in.xyz -o out.h5 --method gfn2-xtb")
