@@ -111,7 +111,7 @@ class _Lines:
         self._total = total
         self._name = description
         self._unit = unit
-        self._done = 0
+        self._done = self._said = 0
         self._fields: dict[str, Any] = {}
 
     def __enter__(self) -> _Lines:
@@ -119,7 +119,7 @@ class _Lines:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is None and self._done:
+        if error[0] is None and self._done > self._said:
             self._line()
 
     def advance(self, n: int = 1, **fields: Any) -> None:
@@ -131,6 +131,7 @@ class _Lines:
 
     def _line(self) -> None:
         self._last = time.monotonic()
+        self._said = self._done
         elapsed = self._last - self._start
         parts = [f"{self._name}: {self._done}"]
         if self._total:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mlff_cli.cli import console
 from mlff_cli.cli.console import print_summary
 from mlff_cli.core.reporting import Summary, Table
 
@@ -36,3 +37,13 @@ def test_waiting_threads_sleep_unless_told_otherwise(given, used):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == used
+
+
+def test_the_last_progress_line_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    with console.ConsoleReporter().progress(2, "work") as bar:
+        bar.advance()
+        bar.advance()
+    assert capsys.readouterr().err.count("2/2") == 1
