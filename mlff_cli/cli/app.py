@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlff_cli.cli import options as opt
-from mlff_cli.cli.options import Talk, comma_list
+from mlff_cli.cli.options import Talk, comma_list, talking
 from mlff_cli.cli.run import execute
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 DATA = "Data"
 MODEL = "Model"
+SAID = Talk()  # stands for what `talking` hands over
 BARE = "What a model file knows by itself"
 
 
@@ -56,6 +57,7 @@ def top(
 
 
 @app.command(rich_help_panel=DATA)
+@talking
 def convert(
     inputs: Annotated[
         list[Path], typer.Argument(help="Grouped HDF5, extxyz, SDF, or any file ASE reads.")
@@ -68,20 +70,17 @@ def convert(
     ] = None,
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
+    talk: Talk = SAID,
 ) -> None:
     """Convert and combine data files."""
     from mlff_cli.stages import convert as stage
 
     chosen = stage.Options(level_of_theory, force, dry_run)
-    talk = Talk(json, quiet, verbose, no_progress)
     execute(lambda reporter: stage.run(inputs, output, chosen, reporter), talk)
 
 
 @app.command(rich_help_panel=DATA)
+@talking
 def label(
     structures: Annotated[
         Path, typer.Argument(help="extxyz, SDF, SMILES list (.smi), or any file ASE reads.")
@@ -110,10 +109,7 @@ def label(
     seed: opt.Seed = 0,
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
+    talk: Talk = SAID,
 ) -> None:
     """Label structures by quantum chemistry; an interrupted run continues."""
     from mlff_cli.stages import label as stage
@@ -129,11 +125,11 @@ def label(
         force=force,
         dry_run=dry_run,
     )
-    talk = Talk(json, quiet, verbose, no_progress)
     execute(lambda reporter: stage.run(structures, output, chosen, reporter), talk)
 
 
 @app.command("calc-sae", rich_help_panel=DATA)
+@talking
 def calc_sae(
     data: Annotated[Path, typer.Argument(help="Grouped HDF5.")],
     output: Annotated[Path, typer.Argument(help="YAML of atomic energies, {Z: eV}.")],
@@ -146,10 +142,7 @@ def calc_sae(
     seed: opt.Seed = 0,
     force: opt.Force = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
+    talk: Talk = SAID,
 ) -> None:
     """Fit self-atomic energies by robust least squares."""
     from mlff_cli.stages import calc_sae as stage
@@ -160,10 +153,11 @@ def calc_sae(
         )
         return stage.run(data, output, chosen, reporter)
 
-    execute(go, Talk(json, quiet, verbose, no_progress))
+    execute(go, talk)
 
 
 @app.command(rich_help_panel=MODEL)
+@talking
 def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Configuration overrides.")
@@ -190,10 +184,7 @@ def train(
     ] = None,
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
+    talk: Talk = SAID,
 ) -> None:
     """Train a model; an interrupted run continues when called again."""
     from mlff_cli.stages import train as stage
@@ -215,10 +206,11 @@ def train(
         )
         return stage.run(chosen, reporter)
 
-    execute(go, Talk(json, quiet, verbose, no_progress))
+    execute(go, talk)
 
 
 @app.command(rich_help_panel=MODEL)
+@talking
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Compiled artifact, model file or checkpoint.")],
     data: Annotated[
@@ -233,20 +225,17 @@ def evaluate(
     device: opt.Device = "auto",
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
+    talk: Talk = SAID,
 ) -> None:
     """Errors of a model on labelled data, per fidelity."""
     from mlff_cli.stages import evaluate as stage
 
     chosen = stage.Options(units, device, figures, force, dry_run)
-    talk = Talk(json, quiet, verbose, no_progress)
     execute(lambda reporter: stage.run(model, data, output, chosen, reporter), talk)
 
 
 @app.command("compile", rich_help_panel=MODEL)
+@talking
 def compile_(
     weights: Annotated[Path, typer.Option(help="Model file, checkpoint, or bare weights.")] = Path(
         "model.pt"
@@ -293,10 +282,7 @@ def compile_(
     ] = None,
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
+    talk: Talk = SAID,
 ) -> None:
     """Compile one fidelity into a verified, self-contained artifact."""
     from mlff_cli.stages import compile as stage
@@ -323,10 +309,11 @@ def compile_(
         )
         return stage.run(weights, output, chosen, reporter)
 
-    execute(go, Talk(json, quiet, verbose, no_progress))
+    execute(go, talk)
 
 
 @app.command(rich_help_panel=MODEL)
+@talking
 def report(
     sources: Annotated[
         list[Path],
@@ -338,32 +325,25 @@ def report(
     title: Annotated[str, typer.Option(help="Of the page.")] = "mlff report",
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
+    talk: Talk = SAID,
 ) -> None:
     """One self-contained page of runs and evaluations."""
     from mlff_cli.stages import report as stage
 
     chosen = stage.Options(title, force, dry_run)
-    talk = Talk(json, quiet, verbose, no_progress)
     execute(lambda reporter: stage.run(sources, output, chosen, reporter), talk)
 
 
 @app.command(rich_help_panel=DATA)
+@talking
 def info(
     path: Annotated[Path, typer.Argument(help="Data, SAE, model file, artifact or evaluation.")],
     verify: Annotated[bool, typer.Option("--verify", help="Hash again, compare.")] = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
+    talk: Talk = SAID,
 ) -> None:
     """What a file holds and where it came from, without executing it."""
     from mlff_cli.stages import info as stage
 
-    talk = Talk(json, quiet, verbose, no_progress)
     execute(lambda reporter: stage.run(path, stage.Options(verify), reporter), talk)
 
 

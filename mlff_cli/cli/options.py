@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -62,6 +65,28 @@ class Talk:
     def verbosity(self) -> int:
         """-1 quiet, 0 normal, 1 detailed."""
         return -1 if self.quiet else int(self.verbose)
+
+
+def talking(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Talk`; it receives them together as `talk`."""
+    shared = {"json": Json, "quiet": Quiet, "verbose": Verbose, "no_progress": NoProgress}
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        p.replace(annotation=hints[p.name])
+        for p in inspect.signature(command).parameters.values()
+        if p.name != "talk"
+    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(n, keyword, default=False, annotation=a) for n, a in shared.items()]
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        talk = Talk(**{name: values.pop(name) for name in shared})
+        command(**values, talk=talk)
+
+    wrapper.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in (*own, *added)}
+    return wrapper
 
 
 def comma_list(values: list[str] | None) -> list[str]:
