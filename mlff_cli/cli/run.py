@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 BUG = 1
+AGAIN = 0.01  # seconds until a swallowed interrupt is raised again
 
 
 @contextlib.contextmanager
@@ -29,7 +30,8 @@ def _stops_as_ctrl_c() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that no temporary file stays.
 
     Stages that can be resumed put their own handlers in place of these. What the parent ignores
-    (nohup) stays ignored.
+    (nohup) stays ignored. An interrupt that strikes inside a destructor is swallowed by Python; it
+    is raised again a moment later.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,12 +40,24 @@ def _stops_as_ctrl_c() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_DFL]
+    report_swallowed = sys.unraisablehook
+
+    def swallowed(problem: sys.UnraisableHookArgs) -> None:
+        if issubclass(problem.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        else:
+            report_swallowed(problem)
+
+    wanted = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    numbers = [s for s in wanted if signal.getsignal(s) == signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, handle)
+    sys.unraisablehook = swallowed
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        sys.unraisablehook = report_swallowed
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,13 @@ DEADLINE = 120.0  # seconds
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start `mlff` in a folder, with the signals of a terminal (a shell's `&` ignores SIGINT)."""
+    """Start `mlff` in a folder, with the signals of a terminal.
+
+    A shell's `&` ignores SIGINT and `nohup` SIGHUP, and what starts under them inherits that.
+    """
     code = (
         "import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         "sys.argv[0] = 'mlff'; runpy.run_module('mlff_cli', run_name='__main__')"
     )
     return subprocess.Popen(
@@ -87,9 +92,20 @@ def test_a_stopped_training_continues_to_the_same_bytes(tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file whose passes take long enough to be stopped between them, whatever else runs."""
+    path = tmp_path_factory.mktemp("large") / "d.h5"
+    write_large(path, 600_000, seed=1)
+    yield path
+    path.unlink()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_a_stopped_calc_sae_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    write_large(tmp_path / "d.h5", 150_000, seed=1)
+def test_a_stopped_calc_sae_leaves_nothing(
+    tmp_path: Path, large: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "d.h5").hardlink_to(large)
     process = start(tmp_path, "calc-sae", "d.h5", "sae.yaml")
     assert process.stderr is not None
     assert process.stderr.readline().startswith("fit:")  # three of four passes are to come

@@ -1,6 +1,7 @@
 """What a stage raises becomes the command's exit code and a message on stderr."""
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -53,6 +54,26 @@ def test_ctrl_c_is_exit_130(capsys):
         execute(raising(KeyboardInterrupt()), Talk())
     assert caught.value.exit_code == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+class Interrupting:
+    """Python swallows what a destructor raises, as when Ctrl-C strikes inside one."""
+
+    def __del__(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_inside_a_destructor_is_not_lost(capsys):
+    def stage(reporter: Reporter) -> Summary:
+        Interrupting()
+        time.sleep(5.0)
+        return Summary({})
+
+    start = time.monotonic()
+    with pytest.raises(typer.Exit) as caught:
+        execute(stage, Talk())
+    assert caught.value.exit_code == 130
+    assert time.monotonic() - start < 4.0
 
 
 def talking(reporter: Reporter) -> Summary:
