@@ -104,7 +104,6 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
         )
     device, dtype = torch.device(resolve_device(options.device)), choose_dtype(options.dtype)
     family, settings = configure(options)
-    settings.refuse_later()
     with threads():
         inputs = Inputs(options.model, options.load, device, dtype, command_of(options))
         prepared = family.prepare(settings, inputs, reporter)

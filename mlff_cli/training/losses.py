@@ -20,7 +20,7 @@ from torch import Tensor
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import LABELS
 from mlff_cli.training.allowlist import Allowlist, not_yet
-from mlff_cli.training.settings import Component, LossSection
+from mlff_cli.training.settings_loss import Component, LossSection
 
 Error = Callable[[Tensor, Tensor, Tensor], Tensor]  # prediction, label, n_atoms -> (B,)
 

@@ -18,7 +18,7 @@ from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import FIELDS
 from mlff_cli.core.units import KCAL_MOL, KJ_MOL
 from mlff_cli.training.allowlist import Allowlist
-from mlff_cli.training.settings import MetricOptions, MetricsSection
+from mlff_cli.training.settings_loss import MetricOptions, MetricsSection
 
 ENERGY_UNITS = {"eV": 1.0, "meV": 1000.0, "kcal/mol": 1 / KCAL_MOL, "kJ/mol": 1 / KJ_MOL}
 SCALE_TOLERANCE = 1e-3  # relative; configurations round 23.0605 to 23.06

@@ -12,7 +12,7 @@ from torch import nn
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.training.allowlist import Allowlist
-from mlff_cli.training.settings import OptimizerSection, ParamGroup
+from mlff_cli.training.settings_optimizer import OptimizerSection, ParamGroup
 
 _NAMES = (
     "AdamW", "Adam", "RAdam", "NAdam", "SGD", "Adagrad", "Adamax", "RMSprop", "Adadelta", "ASGD",

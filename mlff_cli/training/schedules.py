@@ -23,7 +23,7 @@ from torch.optim import lr_scheduler
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.training.allowlist import Allowlist
-from mlff_cli.training.settings import SchedulerSection
+from mlff_cli.training.settings_optimizer import SchedulerSection
 
 FINAL_SHARE = 0.01  # a cosine without end_value ends at this share of its start
 

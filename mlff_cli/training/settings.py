@@ -1,4 +1,4 @@
-"""Schema of how to train: optimizer, schedule, loss, metrics, checkpoints, logs.
+"""Schema of how to train: the loop's own keys, and the sections of its parts.
 
 The keys are those of aimnet2mult's train.yaml. Tables of named entries (loss components, parameter
 groups, metrics) have their defaults in the packaged presets, so that a file can change one entry
@@ -7,153 +7,25 @@ and keep the others.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from mlff_cli.training.allowlist import not_yet
+from mlff_cli.training.settings_base import Section
+from mlff_cli.training.settings_logging import LogFrequency, WandbSection
+from mlff_cli.training.settings_loss import LossSection, MetricsSection
+from mlff_cli.training.settings_optimizer import OptimizerSection, SchedulerSection
 
 
-class Section(BaseModel):
-    """A section that refuses unknown keys."""
+class EarlyStopping(Section):
+    """Stop when a validation metric no longer improves."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        use_attribute_docstrings=True,
-        validate_by_name=True,
-        validate_by_alias=True,
-        allow_inf_nan=False,
-    )
-
-
-class OptimizerKwargs(Section):
-    """Arguments of the optimizer; those that its class does not take must be left out."""
-
-    lr: float = Field(default=5e-5, gt=0, le=1e3)
-    """Learning rate."""
-    weight_decay: NonNegativeFloat = 1e-6
-    """Weight decay."""
-    betas: tuple[float, float] | None = None
-    """Decay of the moment averages; the optimizer's own, 0.9 and 0.999, where null."""
-    eps: PositiveFloat | None = None
-    """Added to the denominator."""
-    momentum: float | None = None
-    """Momentum of SGD and RMSprop."""
-    nesterov: bool | None = None
-    """Nesterov momentum of SGD."""
-    amsgrad: bool | None = None
-    """Keep the largest second moment."""
-    alpha: float | None = None
-    """Smoothing of RMSprop."""
-
-
-class ParamGroup(Section):
-    """Parameters with their own settings."""
-
-    re: str
-    """Regular expression, searched in the parameter's name."""
-    lr: PositiveFloat | None = None
-    """Learning rate; schedules keep its ratio to the optimizer's. It wins over `lr_scale`."""
-    lr_scale: PositiveFloat | None = None
-    """The same as a multiple of the optimizer's learning rate, as presets give it."""
-    weight_decay: NonNegativeFloat | None = None
-    """Weight decay; the optimizer's where null."""
-
-
-class OptimizerSection(Section):
-    """How weights move."""
-
-    class_: str = Field(default="torch.optim.AdamW", alias="class")
-    """Optimizer, one of torch's."""
-    kwargs: OptimizerKwargs = OptimizerKwargs()
-    """Its arguments."""
-    param_groups: dict[str, ParamGroup] = {}
-    """Parameters with their own settings; the first matching group counts."""
-    force_no_train: list[str] = []
-    """Regular expressions of parameters that stay as they are."""
-    force_train: list[str] = []
-    """Regular expressions of parameters that are trained in spite of `force_no_train`."""
-
-
-class SchedulerSection(Section):
-    """How the learning rate changes."""
-
-    class_: str = Field(
-        default="ignite.handlers.param_scheduler.CosineAnnealingScheduler", alias="class"
-    )
-    """Schedule, one of ignite's (per iteration) or torch's (per epoch)."""
-    kwargs: dict[str, Any] = {}
-    """Its arguments; a cosine without any goes from the learning rate to a hundredth of it."""
-    warmup_steps: NonNegativeInt = 0
-    """Iterations over which the learning rate rises linearly to the schedule's."""
-    terminate_on_low_lr: NonNegativeFloat = 0.0
-    """Stop when the learning rate falls below this; 0 never stops."""
-
-
-class Component(Section):
-    """One label's part of the loss."""
-
-    weight: NonNegativeFloat
-    """Share of the loss; all shares are scaled to sum 1."""
-    fn: str | None = None
-    """Error per molecule: energy_loss_fn, peratom_loss_fn or mse_loss_fn."""
-    kwargs: dict[str, Any] = {}
-    """key_true and key_pred, where the component is not named like its label."""
-
-
-class Components(Section):
-    """The loss's parts."""
-
-    components: dict[str, Component] = {}
-    """One per label."""
-
-
-class LossSection(Section):
-    """What is minimised."""
-
-    class_: str = Field(default="aimnet2mult.train.loss.MTLoss", alias="class")
-    """How the components are combined: MTLoss has fixed weights."""
-    kwargs: Components = Components()
-    """Its arguments."""
-
-
-class MetricOptions(Section):
-    """How one label's errors are reported."""
-
-    abbr: str
-    """Beginning of the metric's names, as E in E_rmse."""
-    scale: PositiveFloat | None = None
-    """Factor from eV or e to the reported unit; found from `unit` where null."""
-    unit: str | None = None
-    """Reported unit of energy: kcal/mol, kJ/mol, eV, meV; found from `scale` where null."""
-    peratom: bool | None = None
-    """Whether the label has one value per atom; known from the label, must agree with it."""
-    mult: PositiveFloat | None = None
-    """Values per atom or molecule; known from the label, must agree with it."""
-
-
-class MetricKwargs(Section):
-    """Metrics by label."""
-
-    cfg: dict[str, MetricOptions] = {}
-    """One entry per label."""
-
-
-class MetricsSection(Section):
-    """What is measured on the validation set."""
-
-    class_: str = Field(default="aimnet2mult.train.metrics.RegMultiMetric", alias="class")
-    """Kind of metrics: regression errors."""
-    kwargs: MetricKwargs = MetricKwargs()
-    """Its arguments."""
+    patience: PositiveInt | None = None
+    """Validations without improvement before the run ends; null never stops."""
+    min_delta: NonNegativeFloat = 0.0
+    """What counts as an improvement: less than the best so far by more than this."""
+    metric: str = "loss"
+    """Validation metric, as `loss` or `fid0/F_rmse`; smaller is better."""
 
 
 class TrainerSection(Section):
@@ -165,6 +37,17 @@ class TrainerSection(Section):
     """Clip every gradient element, the norm of the whole gradient, or nothing."""
     gradient_clip: PositiveFloat = 0.4
     """Where to clip."""
+    accumulate: PositiveInt = 1
+    """Batches whose gradients are summed before a step: the step of a batch so many times as
+    large. Iterations count steps."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Validate and save an exponential moving average of the weights; null: off."""
+    early_stopping: EarlyStopping = EarlyStopping()
+    """When to stop before the last epoch."""
+    precision: Literal["full", "tf32", "bf16"] = "full"
+    """Of matrix products: full; tf32 (19 bits, NVIDIA only); bf16 (16 bits, mixed precision)."""
+    compile: bool = False
+    """Trace and compile the training step; takes a minute at the start and needs g++."""
 
 
 class CheckpointKwargs(Section):
@@ -185,58 +68,12 @@ class CheckpointSection(Section):
     """Folder, inside the run folder unless it is absolute."""
     filename_prefix: str | None = None
     """Put before the names of the best checkpoints."""
+    minutes: PositiveFloat = 10.0
+    """Write the checkpoint to resume from at least this often, beside once per validation."""
     save_best: bool = True
     """Keep the best by validation loss; without them the model of the last step is the result."""
     kwargs: CheckpointKwargs = CheckpointKwargs()
     """Its arguments."""
-
-
-class LogFrequency(Section):
-    """How often numbers are written, in iterations."""
-
-    train: PositiveInt | None = None
-    """Training loss; null: once per epoch."""
-    val: PositiveInt | None = None
-    """Validation; null: once per epoch."""
-
-
-class WandbInit(Section):
-    """Arguments of wandb.init."""
-
-    mode: Literal["disabled", "offline", "online"] = "disabled"
-    """Whether to log to Weights & Biases."""
-    name: str | None = None
-    """Name of the run."""
-    entity: str | None = None
-    """Account."""
-    project: str | None = None
-    """Project."""
-    notes: str | None = None
-    """Notes."""
-    tags: list[str] | None = None
-    """Tags."""
-
-
-class WandbWatch(Section):
-    """Arguments of wandb.watch."""
-
-    log: Literal["all", "gradients", "parameters"] | None = None
-    """What to log."""
-    log_freq: PositiveInt = 1000
-    """Iterations between logs."""
-    log_graph: bool = False
-    """Log the graph."""
-
-
-class WandbSection(Section):
-    """Weights & Biases."""
-
-    init: WandbInit = WandbInit()
-    """Arguments of wandb.init."""
-    watch_model: WandbWatch | None = None
-    """Arguments of wandb.watch."""
-    log_frequency: LogFrequency | None = None
-    """The same as the top-level key, where aimnet2mult has it; works without wandb."""
 
 
 class TrainingSettings(Section):
@@ -262,24 +99,18 @@ class TrainingSettings(Section):
     """The loop."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Checkpoints."""
-    log_frequency: LogFrequency | None = None
-    """How often numbers are written."""
+    log_frequency: LogFrequency = LogFrequency()
+    """How often numbers are written and shown."""
     wandb: WandbSection = WandbSection()
     """Weights & Biases."""
+    tensorboard: bool = False
+    """Write TensorBoard event files into the run folder as well."""
+    save_all_models: bool = False
+    """Keep every member of an ensemble, not only the best."""
 
     def frequency(self, name: Literal["train", "val"], epoch_length: int) -> int:
         """Iterations between two logs; the top-level key counts before wandb's."""
         for section in (self.log_frequency, self.wandb.log_frequency):
-            if section is not None and getattr(section, name) is not None:
+            if section and getattr(section, name) is not None:
                 return int(getattr(section, name))
         return epoch_length
-
-    def refuse_later(self) -> None:
-        """Refuse settings whose feature this version does not have.
-
-        Raises:
-            ConfigError: names the key, the value and what to use instead.
-        """
-        if self.wandb.init.mode != "disabled":
-            remedy = "set wandb.init.mode=disabled; metrics.csv and metrics.jsonl hold the numbers"
-            raise not_yet("wandb.init.mode", self.wandb.init.mode, remedy)

@@ -21,7 +21,7 @@ from mlff_cli.training.losses import (
     energy_error,
     mean_squared_error,
 )
-from mlff_cli.training.settings import LossSection
+from mlff_cli.training.settings_loss import LossSection
 from tests.synthetic import self_energy
 from tests.tiny_training import ELEMENTS, write_fidelities
 

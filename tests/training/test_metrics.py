@@ -10,7 +10,7 @@ from torch import Tensor
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.units import KCAL_MOL
 from mlff_cli.training.metrics import RegressionMetrics, scale_and_unit
-from mlff_cli.training.settings import MetricOptions
+from mlff_cli.training.settings_loss import MetricOptions
 
 CPU = torch.device("cpu")
 OPTIONS = {

@@ -8,7 +8,7 @@ from torch import nn
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.training.optimizers import build_optimizer, freeze
-from mlff_cli.training.settings import OptimizerSection
+from mlff_cli.training.settings_optimizer import OptimizerSection
 
 
 def model() -> nn.Module:

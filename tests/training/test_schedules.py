@@ -10,7 +10,7 @@ import torch
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.training.schedules import Schedule
-from mlff_cli.training.settings import SchedulerSection
+from mlff_cli.training.settings_optimizer import SchedulerSection
 
 BASE, TOTAL, EPOCH = 1e-3, 60, 10
 
