@@ -104,7 +104,8 @@ def execute(stage: Callable[[Reporter], Summary], talk: Talk) -> None:
             summary = stage(reporter)
         _show(summary, talk)
     except MLFFError as error:
-        reporter.error(str(error))
+        if not error.told:
+            reporter.error(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         reporter.error("interrupted, nothing was written")

@@ -24,9 +24,13 @@ class MLFFError(Exception):
         message: the rule that was broken and the value that was seen.
         remedy: what the user can do about it.
         where: the file, and the molecule, group or line inside it.
+
+    Attributes:
+        told: another process of the same run tells it to the user.
     """
 
     exit_code = 1
+    told = False
 
     def __init__(
         self, message: str, *, remedy: str | None = None, where: str | None = None
