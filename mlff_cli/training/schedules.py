@@ -1,4 +1,4 @@
-"""Learning rate schedules of ignite (per iteration) and torch (per epoch), with a warm-up.
+"""Learning rates of a run: a schedule of ignite or torch, a warm-up, and the groups' ratios.
 
     lr_g(step) = ratio_g * schedule(step) * min(1, (step + 1) / warmup_steps)
 
@@ -8,56 +8,16 @@ one parameter that nobody trains, so that every kind of schedule respects the gr
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
-from ignite.handlers.param_scheduler import (
-    CosineAnnealingScheduler,
-    LinearCyclicalScheduler,
-    PiecewiseLinear,
-)
-from torch.optim import lr_scheduler
 
 from mlff_cli.core.errors import ConfigError
-from mlff_cli.training.allowlist import Allowlist
-from mlff_cli.training.settings_optimizer import SchedulerSection
-
-FINAL_SHARE = 0.01  # a cosine without end_value ends at this share of its start
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One schedule.
-
-    Attributes:
-        make: its class.
-        steps: when it advances.
-    """
-
-    make: type[Any]
-    steps: Literal["iteration", "epoch", "validation"]
-
-
-_TORCH = (
-    "StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts",
-    "ConstantLR", "LinearLR", "PolynomialLR",
-)  # fmt: skip
-SCHEDULES: Allowlist[Kind] = Allowlist(
-    "scheduler.class",
-    ("ignite.handlers.param_scheduler", "ignite.handlers", "torch.optim.lr_scheduler"),
-    {
-        "CosineAnnealingScheduler": Kind(CosineAnnealingScheduler, "iteration"),
-        "LinearCyclicalScheduler": Kind(LinearCyclicalScheduler, "iteration"),
-        "PiecewiseLinear": Kind(PiecewiseLinear, "iteration"),
-        "ReduceLROnPlateauScheduler": Kind(lr_scheduler.ReduceLROnPlateau, "validation"),
-        "ReduceLROnPlateau": Kind(lr_scheduler.ReduceLROnPlateau, "validation"),
-        **{name: Kind(getattr(lr_scheduler, name), "epoch") for name in _TORCH},
-    },
-    later=("ConcatScheduler", "OneCycleLR", "CyclicLR", "SequentialLR"),
-)
+from mlff_cli.training.schedule_arguments import PlateauArguments
+from mlff_cli.training.schedule_builder import Clock, build_schedule
+from mlff_cli.training.settings_schedules import SchedulerSection
 
 
 class Schedule:
@@ -70,8 +30,11 @@ class Schedule:
         total_steps: iterations of the whole run.
         epoch_length: iterations per epoch.
 
+    Attributes:
+        metric: the validation metric that the schedule watches, None where it watches none.
+
     Raises:
-        ConfigError: unknown class or argument.
+        ConfigError: arguments that do not fit each other or the length of the run.
     """
 
     def __init__(
@@ -84,59 +47,44 @@ class Schedule:
     ) -> None:
         self._optimizer = optimizer  # not its groups: loading a state replaces their list
         self._base = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base_lr)
-        self._epoch_length = epoch_length
-        self._warmup = section.warmup_steps if section else 0
-        self._lowest = section.terminate_on_low_lr if section else 0.0
-        self._kind = SCHEDULES.find(section.class_) if section else None
-        self._metric = "loss"
         self._inner: Any = None
-        if section and self._kind:
-            self._inner = self._make(section, self._kind, base_lr, total_steps)
-
-    def _make(self, section: SchedulerSection, kind: Kind, base_lr: float, total: int) -> Any:
-        kwargs = dict(section.kwargs)
-        if kwargs.pop("param_name", "lr") != "lr":
-            raise ConfigError("scheduler.kwargs.param_name: only 'lr' can be scheduled")
-        kwargs.pop("save_history", None)
-        if kind.steps == "validation":
-            name = str(kwargs.pop("metric_name", "loss"))
-            self._metric = "loss" if name in ("val_loss", "val/loss") else name.removeprefix("val/")
-        if kind.make in (CosineAnnealingScheduler, LinearCyclicalScheduler):
-            start = kwargs.setdefault("start_value", base_lr)
-            if not isinstance(start, int | float):
+        self._by_torch = False
+        self._every = 0  # iterations between ticks; 0: it does not tick
+        self._warmup = 0
+        self._lowest = 0.0
+        self._was_above = False
+        self.metric: str | None = None
+        if section is None:
+            return
+        interval = section.interval or section.kind.interval
+        clock = Clock.of("epoch" if interval == "epoch" else "iteration", total_steps, epoch_length)
+        self._inner = build_schedule(section, self._base, clock)
+        self._by_torch = section.kind.library == "torch"
+        self._every = {"iteration": 1, "epoch": epoch_length, "validation": 0}[interval]
+        self._warmup = Clock(total_steps, epoch_length).ticks(section.warmup_steps)
+        self._lowest = section.terminate_on_low_lr
+        if isinstance(section.arguments, PlateauArguments):
+            self.metric = _own_name(section.arguments.metric_name)
+            if base_lr < self._lowest:
                 raise ConfigError(
-                    f"scheduler.kwargs.start_value must be a number, found {start!r}",
-                    remedy="leave it out to start from optimizer.kwargs.lr",
+                    f"scheduler.terminate_on_low_lr={self._lowest:g} is above the learning rate "
+                    f"{base_lr:g}, so that training would end at once",
+                    remedy="set it below optimizer.kwargs.lr",
                 )
-            kwargs.setdefault("end_value", FINAL_SHARE * start)
-            kwargs.setdefault("cycle_size", max(2, total))
-        if "milestones_values" in kwargs:  # YAML has no tuples
-            kwargs["milestones_values"] = [tuple(pair) for pair in kwargs["milestones_values"]]
-        accepted = _arguments(kind.make)
-        unknown = set(kwargs) - accepted
-        if unknown:
-            raise ConfigError(
-                f"scheduler.kwargs: {section.class_} does not take {sorted(unknown)[0]!r}",
-                remedy=f"it takes {', '.join(sorted(accepted))}",
-            )
-        named = {"param_name": "lr"} if kind.steps == "iteration" else {}
-        try:
-            inner = kind.make(self._base, **named, **kwargs)
-            if kind.steps == "epoch":
-                self._base.step()  # torch wants a step of the optimizer before the schedule's
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"scheduler.kwargs: {error}") from None
-        return inner
+            self._was_above = True
 
     def before_step(self, step: int) -> None:
         """Set the learning rates of iteration `step`, counted from 0; call it once per step."""
-        if self._kind and self._kind.steps == "iteration":
-            self._inner(None)
-        elif self._kind and self._kind.steps == "epoch" and step and step % self._epoch_length == 0:
-            self._inner.step()
+        if self._every and step % self._every == 0:
+            if not self._by_torch:
+                self._inner(None)
+            elif step:  # torch's own are at their first value from the start
+                self._inner.step()
         warm = min(1.0, (step + 1) / self._warmup) if self._warmup else 1.0
+        lr = self.lr
+        self._was_above |= lr >= self._lowest
         for group in self._optimizer.param_groups:
-            group["lr"] = self.lr * warm * group["lr_ratio"]
+            group["lr"] = lr * warm * group["lr_ratio"]
 
     def after_validation(self, metrics: Mapping[str, float]) -> None:
         """Tell schedules that watch a metric.
@@ -144,14 +92,24 @@ class Schedule:
         Raises:
             ConfigError: the metric does not exist.
         """
-        if self._kind is None or self._kind.steps != "validation":
-            return
-        if self._metric not in metrics:
+        self.check_metrics(metrics)
+        if self.metric is not None:
+            self._inner.step(metrics[self.metric])
+
+    def check_metrics(self, names: Collection[str]) -> None:
+        """Refuse a run whose validations will not hold the metric that the schedule watches.
+
+        Args:
+            names: of the validation's metrics, without `val/`.
+
+        Raises:
+            ConfigError: the metric is not among them.
+        """
+        if self.metric is not None and self.metric not in names:
             raise ConfigError(
-                f"scheduler.kwargs.metric_name: no metric {self._metric!r}",
-                remedy=f"use one of {', '.join(metrics)}",
+                f"scheduler.kwargs.metric_name: no metric {self.metric!r}",
+                remedy=f"use one of {', '.join(names)}",
             )
-        self._inner.step(metrics[self._metric])
 
     @property
     def lr(self) -> float:
@@ -160,33 +118,61 @@ class Schedule:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the learning rate fell below `terminate_on_low_lr`."""
-        return self.lr < self._lowest
+        """Whether the learning rate fell below `terminate_on_low_lr`.
+
+        One that begins below it, as OneCycleLR does, must have been above it before.
+        """
+        return self._was_above and self.lr < self._lowest
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values to continue from."""
         inner = self._inner.state_dict() if self._inner is not None else {}
-        return {"lr": self.lr, "inner": {k: v for k, v in inner.items() if _plain(v)}}
+        kept = {key: value for key, value in inner.items() if _plain(value)}
+        return {"lr": self.lr, "was_above": self._was_above, "inner": copy.deepcopy(kept)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         self._base.param_groups[0]["lr"] = state["lr"]
+        self._was_above = state.get("was_above", True)
         if self._inner is not None:
-            self._inner.load_state_dict({**self._inner.state_dict(), **state["inner"]})
+            inner = copy.deepcopy(dict(state["inner"]))
+            self._inner.load_state_dict({**self._inner.state_dict(), **inner})
 
 
-def _arguments(make: type[Any]) -> set[str]:
-    """Names that a class takes, those that it passes on to its bases included."""
-    names: set[str] = set()
-    for kind in make.__mro__:
-        parameters = inspect.signature(
-            kind.__dict__.get("__init__", object.__init__)
-        ).parameters.values()
-        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        names.update(p.name for p in named)
-        if len(named) == len(parameters):
-            break  # this one passes nothing on by itself
-    return names - {"optimizer", "self"}
+def course(
+    section: SchedulerSection | None,
+    base_lr: float,
+    total_steps: int,
+    epoch_length: int,
+    validation: Mapping[int, float] | None = None,
+) -> list[float]:
+    """The learning rate of every iteration, without training.
+
+    Args:
+        section: `scheduler` of the configuration.
+        base_lr: the optimizer's learning rate.
+        total_steps: iterations of the whole run.
+        epoch_length: iterations per epoch.
+        validation: the watched metric after so many iterations, for schedules that watch one.
+
+    Returns:
+        Learning rates, fewer than `total_steps` where the schedule ends the run.
+    """
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([{"params": [weight], "lr": base_lr, "lr_ratio": 1.0}])
+    schedule = Schedule(optimizer, section, base_lr, total_steps, epoch_length)
+    rates: list[float] = []
+    while len(rates) < total_steps and not schedule.exhausted:
+        schedule.before_step(len(rates))
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        if validation and len(rates) in validation and schedule.metric is not None:
+            schedule.after_validation({schedule.metric: validation[len(rates)]})
+    return rates
+
+
+def _own_name(metric: str) -> str:
+    """A metric's name without the prefix of validations."""
+    return "loss" if metric in ("val_loss", "val/loss") else metric.removeprefix("val/")
 
 
 def _plain(value: object) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from mlff_cli.training.settings_base import Section
+from mlff_cli.training.settings_schedules import SchedulerSection as SchedulerSection
 
 
 class OptimizerKwargs(Section):
@@ -56,18 +55,3 @@ class OptimizerSection(Section):
     """Regular expressions of parameters that stay as they are."""
     force_train: list[str] = []
     """Regular expressions of parameters that are trained in spite of `force_no_train`."""
-
-
-class SchedulerSection(Section):
-    """How the learning rate changes."""
-
-    class_: str = Field(
-        default="ignite.handlers.param_scheduler.CosineAnnealingScheduler", alias="class"
-    )
-    """Schedule, one of ignite's (per iteration) or torch's (per epoch)."""
-    kwargs: dict[str, Any] = {}
-    """Its arguments; a cosine without any goes from the learning rate to a hundredth of it."""
-    warmup_steps: NonNegativeInt = 0
-    """Iterations over which the learning rate rises linearly to the schedule's."""
-    terminate_on_low_lr: NonNegativeFloat = 0.0
-    """Stop when the learning rate falls below this; 0 never stops."""
