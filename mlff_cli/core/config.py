@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlff_cli.core.artifacts import storage_error
+from mlff_cli.core.config_layers import check_parents, drop_foreign_kwargs
 from mlff_cli.core.errors import ConfigError
 
 Key = str | int
@@ -55,7 +56,8 @@ def load_config(
     Args:
         files: YAML files, later ones win.
         overrides: `dotted.key=value`, as on the command line; list items by index.
-        schema: pydantic model; unknown keys are errors where it forbids extras.
+        schema: pydantic model; unknown keys are errors where it forbids extras. A section whose
+            model sets `kwargs_of_class` loses its `kwargs` where a later layer changes its `class`.
         defaults: plain dicts that lie under the files (presets).
 
     Raises:
@@ -63,13 +65,18 @@ def load_config(
     """
     merged: Any = {}
     places: dict[tuple[Key, ...], str] = {}
+    sections = _of_class(schema)
     for layer in defaults:
         merged = merge(merged, normalise(dict(layer)))
     for file in files:
-        merged = merge(merged, read_yaml(file))
+        values = read_yaml(file)
+        merged = merge(drop_foreign_kwargs(merged, values, sections), values)
         places.update(_lines(Path(file)))
-    for override in overrides:
-        path, value = parse_override(override)
+    parsed = [parse_override(override) for override in overrides]
+    for path, value in parsed:  # all before any is laid down, so that their order does not matter
+        merged = drop_foreign_kwargs(merged, _nested(path, value), sections)
+    for override, (path, value) in zip(overrides, parsed, strict=True):
+        check_parents(merged, path, override)
         merged = merge(merged, _nested(path, value))
         origin = f"command line ({override})"
         places.update(dict.fromkeys((path, *_paths(value, path)), origin))
@@ -306,6 +313,16 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
         return [m for a in typing.get_args(annotation) for m in _models(a)]
     return []
+
+
+def _of_class(schema: type[BaseModel]) -> dict[str, str]:
+    """Sections whose `kwargs` belong to their `class`, with their default class."""
+    return {
+        name: str(model.model_fields["class_"].default)
+        for name, field in schema.model_fields.items()
+        for model in _models(field.annotation)
+        if getattr(model, "kwargs_of_class", False)
+    }
 
 
 def _name_of(name: str, field: Any) -> str:

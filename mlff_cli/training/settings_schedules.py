@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -186,8 +186,11 @@ def _own(arguments: type[Section]) -> list[str]:
 class SchedulerSection(SchedulePart):
     """How the learning rate changes.
 
-    In place of its keys the section may be `FILE:NAME`, an entry of a YAML file of schedules.
+    In place of its keys the section may be `FILE:NAME`, an entry of a YAML file of schedules. A
+    layer of the configuration that names another class takes nothing over from the old `kwargs`.
     """
+
+    kwargs_of_class: ClassVar[bool] = True
 
     class_: str = Field(
         default="ignite.handlers.param_scheduler.CosineAnnealingScheduler", alias="class"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -336,7 +336,9 @@ def test_schedules_follow_their_closed_form(name: str, warmup: int) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(
+    max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(cuts=st.lists(st.integers(0, TOTAL), max_size=3).map(sorted))
 def test_a_schedule_that_is_interrupted_anywhere_goes_on_as_if_it_was_not(
     name: str, cuts: list[int]
@@ -560,8 +562,28 @@ def test_a_schedule_is_taken_by_its_name(tmp_path: Path) -> None:
         load("shrt")
     with pytest.raises(ConfigError, match="a mapping or FILE:NAME, found 'cosine'"):
         load_config([config], ["scheduler=cosine"], Config)
+    with pytest.raises(ConfigError, match=r"below 'scheduler', which is .*short'"):
+        load_config([config], [f"scheduler={library}:short", "scheduler.warmup_steps=3"], Config)
     with pytest.raises(ConfigError, match=r"absent\.yaml"):
         load_config([config], ["scheduler=absent.yaml:short"], Config)
+
+
+def test_another_class_takes_no_arguments_over(tmp_path: Path) -> None:
+    first, second = tmp_path / "train.yaml", tmp_path / "plateau.yaml"
+    first.write_text("scheduler: {kwargs: {start_value: 1e-3, cycle_size: 9}, warmup_steps: 5}\n")
+    second.write_text("scheduler: {class: ReduceLROnPlateau, kwargs: {patience: 3}}\n")
+
+    def load(files: list[Path], *overrides: str) -> Values:
+        section = load_config(files, overrides, Config).model.scheduler
+        assert section is not None
+        return section.model_dump(by_alias=True, exclude_unset=True)
+
+    plateau = {"class": "ReduceLROnPlateau", "kwargs": {"patience": 3}, "warmup_steps": 5}
+    assert load([first, second]) == plateau
+    by_class, by_kwargs = "scheduler.class=ReduceLROnPlateau", "scheduler.kwargs.patience=3"
+    assert load([first], by_class, by_kwargs) == load([first], by_kwargs, by_class) == plateau
+    same = load([first], "scheduler.class=ignite.handlers.CosineAnnealingScheduler")
+    assert same["kwargs"] == {"start_value": 1e-3, "cycle_size": 9}
 
 
 def test_a_wrong_argument_names_file_and_line(tmp_path: Path) -> None:
