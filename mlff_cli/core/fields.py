@@ -34,6 +34,7 @@ class Field:
         return tuple(n_atoms if d == "N" else int(d) for d in self.dims)
 
 
+_ORIGIN = "about the origin of coord"  # charged molecules have no moment but about an origin
 _ALL = (
     Field("coord", ("N", 3), "float32", "angstrom", "positions of the nuclei", "input"),
     Field("numbers", ("N",), "int32", "", "atomic numbers 1..118", "input"),
@@ -43,13 +44,13 @@ _ALL = (
     Field("forces", ("N", 3), "float32", "eV/angstrom", "minus the energy gradient", "label"),
     Field("charges", ("N",), "float32", "e", "partial charges", "label"),
     Field("spin_charges", ("N",), "float32", "e", "alpha minus beta population", "label"),
-    Field("dipole", (3,), "float32", "e*angstrom", "dipole moment", "label"),
+    Field("dipole", (3,), "float32", "e*angstrom", f"dipole moment {_ORIGIN}", "label"),
     Field(
         "quadrupole",
         (6,),
         "float32",
         "e*angstrom^2",
-        "traceless quadrupole xx yy zz xy yz zx",
+        f"traceless quadrupole xx yy zz xy yz zx {_ORIGIN}; see physics.multipoles",
         "label",
     ),
     Field("molecule", (), "str", "", "name shared by all conformers of a molecule", "id"),

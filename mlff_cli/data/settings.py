@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, Po
 
 from mlff_cli.data.sampling import Mode
 
-Label = Literal["energy", "forces", "charges", "spin_charges"]
+Label = Literal["energy", "forces", "charges", "spin_charges", "dipole", "quadrupole"]
 
 
 class Section(BaseModel):

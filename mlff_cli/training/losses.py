@@ -1,57 +1,58 @@
 """Losses of labels that some molecules have and others do not.
 
-    L = sum_c w_c / n_c sum_{m has label c} e_c(m),        sum_c w_c = 1
-    energy_loss_fn:   e(m) = (E - E')^2 / sqrt(N_m)
-    peratom_loss_fn:  e(m) = mean over atoms and components of (y - y')^2
-    mse_loss_fn:      e(m) = mean over all values of (y - y')^2
+    L = sum_c w_c l_c,      l_c = 1/n_c sum_{m has label c} e_c(m),      sum_c w_c = 1       MTLoss
 
 n_c counts the molecules of the batch that have the label; a component that none has adds nothing
-and takes nothing from the others. Padding never counts, so that batches of any make-up agree.
+and takes nothing from the others. The errors e are those of `loss_errors`.
+
+    L = sum_c w_c [exp(-s_c) (l_c + floor) + s_c]                                        MTAdaWLoss
+
+learns the logarithms s_c of the components' variances with the model (Kendall, Gal, Cipolla,
+CVPR 2018, equation 7 doubled). It begins as MTLoss and comes to rest where exp(s_c) = l_c: there
+component c has the share w_c of the gradient, whatever its unit and size. The floor keeps the
+weight of a component without any error finite. A component without labels leaves s_c alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import LABELS
-from mlff_cli.training.allowlist import Allowlist, not_yet
+from mlff_cli.physics.multipoles import MOMENTS
+from mlff_cli.training.allowlist import Allowlist
+from mlff_cli.training.loss_errors import PREFIXES, MolecularError, molecular_error
 from mlff_cli.training.settings_loss import Component, LossSection
 
-Error = Callable[[Tensor, Tensor, Tensor], Tensor]  # prediction, label, n_atoms -> (B,)
+FLOOR = 1e-12  # of l_c in MTAdaWLoss, in the squared unit of the component
+WEIGHTS_LR = 1e-3  # of s_c; aimnet2mult's adaptive weights change by this share per step
+WEIGHTS_GROUP = "loss_weights"  # name of the optimizer's group that holds s_c
+PULLED = ("charges", "spin_charges")  # predictions of which zero is a sensible guess
 
 
-def energy_error(y: Tensor, y_true: Tensor, n_atoms: Tensor) -> Tensor:
-    """Squared error of a molecule's energy by the square root of its atoms (B,)."""
-    return (y - y_true).square() / n_atoms.sqrt()
+@dataclass(frozen=True)
+class Term:
+    """One component of a loss.
 
+    Attributes:
+        name: of the component.
+        error: of one molecule.
+        weight: its share; shares need not sum to 1.
+        scale: where a learned weight starts; None: at the share.
+        missing: compares the molecules WITHOUT the label with zero.
+    """
 
-def mean_squared_error(y: Tensor, y_true: Tensor, n_atoms: Tensor) -> Tensor:
-    """Mean squared error (B,) over a molecule's values; of (B, N, ...) those of real atoms."""
-    squared = (y - y_true).square()
-    if squared.dim() == 1:
-        return squared
-    real = torch.arange(y.shape[1], device=y.device) < n_atoms[:, None]  # [b, i]
-    per_atom = squared.flatten(2).mean(dim=2) if squared.dim() > 2 else squared  # [b, i]
-    return torch.where(real, per_atom, 0.0).sum(dim=1) / n_atoms
-
-
-_PREFIXES = ("aimnet2mult.train.loss", "aimnet.train.loss", "mlff_cli.training.losses")
-ERRORS: Allowlist[Error] = Allowlist(
-    "loss.kwargs.components.*.fn",
-    _PREFIXES,
-    {
-        "energy_loss_fn": energy_error,
-        "peratom_loss_fn": mean_squared_error,
-        "mse_loss_fn": mean_squared_error,
-    },
-    later=("dipole_loss_fn", "quadrupole_loss_fn", "huber_loss_fn"),
-)
-COMBINATIONS = Allowlist("loss.class", _PREFIXES, {"MTLoss": "fixed"}, later=("MTAdaWLoss",))
+    name: str
+    error: MolecularError
+    weight: float
+    scale: float | None = None
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,33 +70,61 @@ class LossValue:
     counts: Tensor
 
 
-class MultiTaskLoss:
-    """Weighted sum of masked components.
+class MultiTaskLoss(nn.Module, ABC):
+    """Weighted sum of masked components; on the device that `to` puts it on.
 
     Args:
-        components: per name (label, error, weight); weights are scaled to sum 1.
+        terms: the components; those of weight 0 are left out.
 
     Attributes:
         names: of the components, in the order of sums and counts.
         labels: of the components.
+        shares: (C,) w_c.
+
+    Raises:
+        ConfigError: no component has a positive weight.
     """
 
-    def __init__(self, components: Mapping[str, tuple[str, Error, float]]) -> None:
-        active = {name: c for name, c in components.items() if c[2] > 0}
-        if not active:
+    shares: Tensor
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        super().__init__()
+        self.terms = tuple(term for term in terms if term.weight > 0)
+        scale = sum(term.weight for term in self.terms if not term.missing)
+        if not scale:
             raise ConfigError(
                 "the loss has no component with a positive weight",
                 remedy="set loss.kwargs.components.energy.weight=1",
             )
-        scale = sum(weight for _, _, weight in active.values())
-        self.names = tuple(active)
-        self.labels = tuple(label for label, _, _ in active.values())
-        self._errors = tuple(error for _, error, _ in active.values())
-        self._weights = torch.tensor(
-            [w / scale for _, _, w in active.values()], dtype=torch.float64
-        )
+        self.names = tuple(term.name for term in self.terms)
+        self.labels = tuple(term.error.label for term in self.terms)
+        shares = torch.tensor([t.weight / scale for t in self.terms], dtype=torch.float64)
+        self.register_buffer("shares", shares, persistent=False)
 
-    def __call__(
+    @abstractmethod
+    def objective(self, sums: Tensor, counts: Tensor, whole: Tensor) -> Tensor:
+        """What is minimised, scalar, for a part of a batch.
+
+        Args:
+            sums: (C,) errors summed over the part's molecules, with their graph.
+            counts: (C,) how many they are.
+            whole: (C,) how many the whole batch has.
+        """
+
+    @property
+    def learned_names(self) -> tuple[str, ...]:
+        """Names of logged weights, as weight_energy; none where weights are fixed."""
+        return ()
+
+    def weights(self) -> dict[str, float]:
+        """Learned weights by `learned_names`; waits for the device."""
+        return {}
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Groups of learned parameters for an optimizer of learning rate `lr`."""
+        return []
+
+    def forward(
         self,
         predicted: Mapping[str, Tensor],
         batch: Mapping[str, Tensor],
@@ -110,29 +139,99 @@ class MultiTaskLoss:
                 parts then sum to that of the whole.
         """
         n_atoms = batch["n_atoms"].to(torch.float64)
-        sums, counts = [], []
-        for label, error in zip(self.labels, self._errors, strict=True):
-            mask = batch[f"{label}_mask"]
-            counts.append(mask.sum())
+        sums = []
+        for term in self.terms:
+            label = term.error.label
             if label in predicted:
-                e = error(predicted[label], batch[label], n_atoms)
-                sums.append(torch.where(mask, e, 0.0).sum().double())
+                y_true = 0.0 if term.missing else batch[label]
+                mask = _counted(term, batch)
+                sums.append(term.error(predicted[label], y_true, n_atoms, mask).sum())
             else:  # nobody in the batch has the label, so it was not predicted
                 sums.append(torch.zeros((), dtype=torch.float64, device=n_atoms.device))
-        stacked, n = torch.stack(sums), torch.stack(counts)
-        total = self.parts(stacked, n if whole is None else whole).sum()
-        return LossValue(total, stacked.detach(), n)
+        stacked, counts = torch.stack(sums), self.counts([batch])
+        total = self.objective(stacked, counts, counts if whole is None else whole)
+        return LossValue(total, stacked.detach(), counts)
 
     def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        """(C,) molecules with each component's label in several batches together."""
-        per_batch = [
-            torch.stack([b[f"{label}_mask"].sum() for label in self.labels]) for b in batches
-        ]
+        """(C,) molecules that each component counts in several batches together."""
+        per_batch = [torch.stack([_counted(t, b).sum() for t in self.terms]) for b in batches]
         return torch.stack(per_batch).sum(dim=0)
 
     def parts(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """Weighted components (C,), which sum to the loss."""
-        return self._weights.to(sums.device) * sums / counts.clamp(min=1)
+        """Components w_c l_c (C,) by their shares, which sum to the loss that is reported.
+
+        Learned weights do not enter: numbers from different times of a run stay comparable.
+        """
+        return self.shares.to(sums.device) * sums / counts.clamp(min=1)
+
+
+def _counted(term: Term, batch: Mapping[str, Tensor]) -> Tensor:
+    """Which molecules (B,) a component counts."""
+    mask = batch[f"{term.error.label}_mask"]
+    return ~mask if term.missing else mask
+
+
+@final
+class FixedLoss(MultiTaskLoss):
+    """MTLoss: every component keeps its share."""
+
+    def objective(self, sums: Tensor, counts: Tensor, whole: Tensor) -> Tensor:
+        """Sum of w_c l_c (see `MultiTaskLoss`)."""
+        return (self.shares * sums / whole.clamp(min=1)).sum()
+
+
+@final
+class AdaptiveLoss(MultiTaskLoss):
+    """MTAdaWLoss: the components' weights w_c exp(-s_c) are learned.
+
+    Args:
+        terms: the components. One of missing labels keeps its weight: it is no measurement.
+        lr: learning rate of s_c.
+
+    Attributes:
+        log_variance: (C,) s_c.
+    """
+
+    learns: Tensor
+
+    def __init__(self, terms: Sequence[Term], lr: float = WEIGHTS_LR) -> None:
+        super().__init__(terms)
+        self.lr: Final = lr
+        start = torch.tensor([t.scale or 0.0 for t in self.terms], dtype=torch.float64)
+        s = torch.where(start > 0, (self.shares / start.where(start > 0, 1.0)).log(), 0.0)
+        self.log_variance = nn.Parameter(s)
+        learns = torch.tensor([not t.missing for t in self.terms])
+        self.register_buffer("learns", learns, persistent=False)
+
+    def _s(self) -> Tensor:
+        return torch.where(self.learns, self.log_variance, 0.0)
+
+    def objective(self, sums: Tensor, counts: Tensor, whole: Tensor) -> Tensor:
+        """Sum of w_c [exp(-s_c) (l_c + floor) + s_c], by molecules (see `MultiTaskLoss`)."""
+        s = self._s()
+        terms = torch.exp(-s) * (sums + FLOOR * counts) + s * counts
+        return (self.shares * terms / whole.clamp(min=1)).sum()
+
+    @property
+    def learned_names(self) -> tuple[str, ...]:
+        """Names of logged weights (see `MultiTaskLoss`)."""
+        return tuple(f"weight_{term.name}" for term in self.terms if not term.missing)
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, float]:
+        """Weights w_c exp(-s_c) (see `MultiTaskLoss`)."""
+        values = (self.shares * torch.exp(-self._s()))[self.learns].tolist()
+        return dict(zip(self.learned_names, values, strict=True))
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """One group with s_c, which decays to nothing (see `MultiTaskLoss`)."""
+        group = {"name": WEIGHTS_GROUP, "lr": self.lr, "lr_ratio": self.lr / lr}
+        return [{**group, "weight_decay": 0.0, "params": [self.log_variance]}]
+
+
+COMBINATIONS: Allowlist[type[MultiTaskLoss]] = Allowlist(
+    "loss.class", PREFIXES, {"MTLoss": FixedLoss, "MTAdaWLoss": AdaptiveLoss}
+)
 
 
 def build_loss(section: LossSection, available: Sequence[str]) -> MultiTaskLoss:
@@ -143,37 +242,62 @@ def build_loss(section: LossSection, available: Sequence[str]) -> MultiTaskLoss:
         available: labels that are read.
 
     Raises:
-        ConfigError: unknown function or label, a feature that comes later.
+        ConfigError: unknown function or label, arguments that do not fit together.
     """
-    COMBINATIONS.find(section.class_)
-    built = {}
+    kind = COMBINATIONS.find(section.class_)
+    terms = []
     for name, component in section.kwargs.components.items():
-        label = _label(name, component)
+        where = f"loss.kwargs.components.{name}"
+        label = _label(name, component, f"{where}.kwargs")
         if component.weight > 0 and label not in available:
             raise ConfigError(
                 f"loss component {name!r} needs the label {label!r}, which data.y does not list",
-                remedy=f"add it to data.y, or set loss.kwargs.components.{name}.weight=0",
+                remedy=f"add it to data.y, or set {where}.weight=0",
             )
-        default = "energy_loss_fn" if label == "energy" else "peratom_loss_fn"
-        built[name] = (label, ERRORS.find(component.fn or default), component.weight)
-    return MultiTaskLoss(built)
+        error = molecular_error(label, component.fn, component.kwargs, f"{where}.kwargs")
+        terms.append(Term(name, error, component.weight, component.scale))
+    terms += [_pull(term, section) for term in terms if _regularization(term.name, section)]
+    if kind is AdaptiveLoss:
+        return AdaptiveLoss(terms, section.kwargs.lr or WEIGHTS_LR)
+    learned = {f"components.{t.name}.scale": t.scale for t in terms} | {"lr": section.kwargs.lr}
+    for key, value in learned.items():
+        if value is not None:
+            raise ConfigError(
+                f"loss.kwargs.{key} is for learned weights, found {value} with fixed ones",
+                remedy="leave it out, or set loss.class=MTAdaWLoss",
+            )
+    return FixedLoss(terms)
 
 
-def _label(name: str, component: Component) -> str:
+def _label(name: str, component: Component, where: str) -> str:
     """The label that a component is about."""
-    where = f"loss.kwargs.components.{name}.kwargs"
-    kwargs = dict(component.kwargs)
-    regularization = kwargs.pop("missing_label_regularization", 0.0)
-    if regularization:
-        raise not_yet(f"{where}.missing_label_regularization", regularization, "leave it out")
-    label = str(kwargs.pop("key_true", name))
-    predicted = kwargs.pop("key_pred", label)
-    if kwargs:
-        raise ConfigError(f"unknown key {where}.{next(iter(kwargs))}")
-    if predicted != label or label not in LABELS:
+    kwargs = component.kwargs
+    function = (component.fn or "").rpartition(".")[2]
+    implied = function.removesuffix("_loss_fn")  # dipole_loss_fn says what it is about
+    label = kwargs.key_true or (implied if implied in MOMENTS else name)
+    predicted = kwargs.key_pred or label
+    if label not in LABELS or not (
+        predicted == label or (label in MOMENTS, predicted) == (True, "charges")
+    ):
         raise ConfigError(
             f"{where}: a component compares a label with its prediction, found key_true={label!r} "
             f"and key_pred={predicted!r}",
             remedy=f"use one of {', '.join(LABELS)} for both",
         )
     return label
+
+
+def _regularization(name: str, section: LossSection) -> float:
+    return section.kwargs.components[name].kwargs.missing_label_regularization
+
+
+def _pull(term: Term, section: LossSection) -> Term:
+    """The component that pulls predictions of molecules without the label to zero."""
+    label, strength = term.error.label, _regularization(term.name, section)
+    if label not in PULLED:
+        raise ConfigError(
+            f"loss.kwargs.components.{term.name}.kwargs.missing_label_regularization: zero is no "
+            f"sensible guess of {label}, found {strength}",
+            remedy=f"leave it out; it is for {' and '.join(PULLED)}",
+        )
+    return Term(f"{term.name}_missing", term.error, strength * term.weight, missing=True)

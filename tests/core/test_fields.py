@@ -21,6 +21,7 @@ def test_shapes_follow_the_number_of_atoms(n_atoms: int) -> None:
     assert FIELDS["numbers"].shape(n_atoms) == FIELDS["charges"].shape(n_atoms) == (n_atoms,)
     assert FIELDS["energy"].shape(n_atoms) == FIELDS["molecule"].shape(n_atoms) == ()
     assert FIELDS["dipole"].shape(n_atoms) == (3,)
+    assert FIELDS["quadrupole"].shape(n_atoms) == (6,)
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=list(FIELDS))
