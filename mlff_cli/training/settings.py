@@ -15,6 +15,7 @@ from mlff_cli.training.settings_base import Section
 from mlff_cli.training.settings_logging import LogFrequency, WandbSection
 from mlff_cli.training.settings_loss import LossSection, MetricsSection
 from mlff_cli.training.settings_optimizer import OptimizerSection, SchedulerSection
+from mlff_cli.training.settings_transfer import TransferSection
 
 
 class EarlyStopping(Section):
@@ -97,6 +98,8 @@ class TrainingSettings(Section):
     """What is measured."""
     trainer: TrainerSection = TrainerSection()
     """The loop."""
+    transfer: TransferSection = TransferSection()
+    """What `--load` makes of the weights."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Checkpoints."""
     log_frequency: LogFrequency = LogFrequency()

@@ -5,7 +5,16 @@ import torch
 
 from mlff_cli.core.errors import UsageError
 from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
-from mlff_cli.potentials.aimnet2.fidelity import expand_fidelities, extract_fidelity
+from mlff_cli.potentials.aimnet2.fidelity import (
+    SHIFTS,
+    add_shifts,
+    blocks_of,
+    equal_readouts,
+    expand_fidelities,
+    extract_fidelity,
+    part_of,
+)
+from mlff_cli.potentials.aimnet2.model import AIMNet2
 from tests.potentials.aimnet2_cases import make_batch, make_model, same
 
 
@@ -91,3 +100,47 @@ def test_shared_readouts():
     embedding = model.afv.weight.grad.view(3, -1)
     assert [bool(block.any()) for block in embedding] == [True, False, True]
     assert all(p.grad.any() for n, p in model.named_parameters() if n != "afv.weight")
+
+
+@pytest.mark.parametrize("own_readouts", [True, False])
+def test_every_parameter_has_a_part_and_its_blocks(own_readouts):
+    spec = make_model(num_fidelities=3, use_fidelity_readouts=own_readouts).spec()
+    readouts = 3 if own_readouts else 1
+    blocks = {"embeddings": 3, "backbone": None}
+    for name, value in AIMNet2(spec).state_dict().items():
+        expected = blocks.get(part_of(name), readouts)
+        assert blocks_of(name, spec) == expected, name
+        if expected:  # the start is the same for all fidelities: equal blocks
+            assert all(torch.equal(b, value.chunk(expected)[0]) for b in value.chunk(expected))
+    parts = {part_of(name) for name in AIMNet2(spec).state_dict()}
+    assert parts == {
+        "backbone", "embeddings", "readouts.charges", "readouts.energy", "readouts.shifts"
+    }  # fmt: skip
+
+
+def test_the_backbone_is_what_every_fidelity_trains():
+    model = make_model(num_fidelities=2)
+    loss(model, make_batch([5, 4], fidelities=[1, 1])).backward()
+    for name, parameter in model.named_parameters():
+        first = parameter.grad.chunk(blocks_of(name, model.spec()) or 1)[0]
+        assert bool(first.any()) == (part_of(name) == "backbone"), name
+
+
+def test_equal_readouts_are_told_from_different_ones():
+    model = make_model(num_fidelities=3)
+    assert not equal_readouts(model.state_dict(), model.spec())
+    assert equal_readouts(expand_fidelities(make_model(), 3).state_dict(), model.spec())
+
+
+@pytest.mark.parametrize("readout", [0, 1])
+def test_shifts_move_the_energies_of_their_readout_alone(readout):
+    model = make_model(num_fidelities=2)
+    batch = make_batch([6, 3], fidelities=[0, 1])
+    before = model(batch)["energy"].detach()
+    z = int(batch["numbers"][readout, 0]) - 200 * readout
+    count = (batch["numbers"] == z + 200 * readout).sum(dim=1)
+    state = model.state_dict()
+    state[SHIFTS] = add_shifts(state[SHIFTS], readout, {z: 0.5, 99: 3.0})
+    model.load_state_dict(state)
+    same(model(batch)["energy"], before + 0.5 * count, 1e-12)
+    assert torch.equal(add_shifts(state[SHIFTS], readout, {}), state[SHIFTS])

@@ -6,6 +6,7 @@ import torch
 from mlff_cli.core.errors import ConfigError, UsageError
 from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
 from mlff_cli.potentials.aimnet2.interop import aimnet_state, import_state, seed_state
+from mlff_cli.potentials.aimnet2.layouts import fidelities_in, own_layout
 from mlff_cli.potentials.aimnet2.model import AIMNet2
 from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
 from tests.potentials.aimnet2_cases import make_batch, make_model, same
@@ -97,6 +98,7 @@ def test_elements_that_aimnet_does_not_have_are_created():
         (lambda s: s.pop("outputs.lrcoulomb.rc"), "absent from the weights"),
         (lambda s: s.update({"afv.weight": torch.zeros(64, 4)}), "4 columns"),
         (lambda s: s.update({"afv.weight": torch.zeros(400, 15)}), "use_fidelity_readouts"),
+        (lambda s: s.pop("afv.weight"), "lack 'afv.weight'"),
     ],
 )
 def test_state_that_does_not_fit(change, message):
@@ -112,6 +114,50 @@ def test_wrong_number_of_fidelities():
     spec = model.spec().model_copy(update={"num_fidelities": 2})
     with pytest.raises(ConfigError, match=r"fidelities \[0, 1, 2\], the model has 2"):
         import_state(seed_state(model), spec)
+
+
+@pytest.mark.parametrize("told", [150, 400])
+def test_another_offset_than_the_tables_have_is_noticed(told):
+    model = share_charge_readouts(make_model(num_fidelities=3))
+    spec = model.spec().model_copy(update={"fidelity_offset": told})
+    with pytest.raises(ConfigError, match=f"529 rows, which 3 fidelities with offset {told}"):
+        import_state(seed_state(model), spec)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("own_readouts", [True, False])
+@pytest.mark.parametrize("offset", [119, 128, 129, 200, 300])
+def test_fidelities_are_counted_in_foreign_weights(k, own_readouts, offset):
+    options = {"use_fidelity_readouts": own_readouts, "fidelity_offset": offset}
+    model = share_charge_readouts(make_model(num_fidelities=k, **options))
+    n, apart = fidelities_in(seed_state(model), offset)
+    assert n == k
+    assert apart == (own_readouts or k == 1)
+
+
+@pytest.mark.parametrize("own_readouts", [True, False])
+def test_bare_weights_of_any_layout_become_ours_with_their_own_fidelities(own_readouts):
+    options = {"use_fidelity_readouts": own_readouts, "fidelity_offset": 150}
+    model = share_charge_readouts(make_model(num_fidelities=3, dtype=torch.float32, **options))
+    asked = make_model(num_fidelities=2).spec()  # what is asked for has other fidelities
+    batch = make_batch([5, 3], dtype=torch.float32, fidelities=[0, 2], offset=150)
+    expected = model(batch)["energy"]
+    for state in (model.state_dict(), seed_state(model)):
+        before = torch.random.get_rng_state()
+        found, spec, notes = own_layout(state, asked, 150)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert (spec.num_fidelities, spec.use_fidelity_readouts) == (3, own_readouts)
+        back = AIMNet2(spec.model_copy(update={"fidelity_offset": 150}))
+        back.load_state_dict(found)
+        assert torch.equal(back(batch)["energy"], expected)
+        assert notes == []
+    single = make_model(dtype=torch.float32)
+    found, spec, notes = own_layout(aimnet_state(single), asked, 200)
+    assert spec.num_fidelities == 1
+    assert notes == [
+        "created on import: afv.weight: 55 elements from row 0",
+        "created on import: outputs.atomic_shift.shifts.weight: 55 elements from row 0",
+    ]
 
 
 def test_what_the_layouts_cannot_say():

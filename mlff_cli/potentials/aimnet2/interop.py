@@ -27,9 +27,10 @@ from mlff_cli.potentials.aimnet2.fidelity import EMBEDDING, SHIFTS, expand_fidel
 from mlff_cli.potentials.aimnet2.model import N_ROWS, AIMNet2
 from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
 
-_READOUT = re.compile(r"fidelity_readouts\.(\d+)\.")
+READOUT = re.compile(r"fidelity_readouts\.(\d+)\.")
 _ENERGY_MLP = "energy_mlp.mlp"
 _SHIFT = "atomic_shift.shifts.weight"
+BLOCK_ROWS = 129  # rows of one fidelity in their tables, at most, where no offset asks for more
 
 
 @dataclass
@@ -60,7 +61,7 @@ def import_state(state: Mapping[str, Any], spec: AIMNet2Spec) -> tuple[AIMNet2, 
     if not isinstance(inner, Mapping):
         raise ConfigError(f"'model' must hold a state dict, found {type(inner).__name__}")
     source = _Source(inner)
-    readouts = sorted({int(m[1]) for name in inner if (m := _READOUT.match(name))})
+    readouts = sorted({int(m[1]) for name in inner if (m := READOUT.match(name))})
     n = _number_of_fidelities(source, readouts, spec)
     model = AIMNet2(spec.model_copy(update={"num_fidelities": n}))
     with torch.no_grad():
@@ -94,7 +95,7 @@ def seed_state(model: AIMNet2) -> dict[str, Tensor]:
     Raises:
         UsageError: charge readouts differ between fidelities, which that layout cannot say.
     """
-    n_rows = (model.num_fidelities - 1) * model.fidelity_offset + 129
+    n_rows = (model.num_fidelities - 1) * model.fidelity_offset + BLOCK_ROWS
     state = _backbone(model, n_rows)
     if model.n_readouts == 1:
         return state | _readout(model, 0, n_rows, "outputs.")
@@ -172,17 +173,18 @@ def _number_of_fidelities(source: _Source, readouts: list[int], spec: AIMNet2Spe
                 "the weights have a readout per fidelity, use_fidelity_readouts is false",
                 remedy="set use_fidelity_readouts to true",
             )
-    elif rows <= spec.fidelity_offset:
+    elif rows <= max(spec.fidelity_offset, BLOCK_ROWS):
         return 1
     elif spec.use_fidelity_readouts:
         raise ConfigError(
             f"the embedding has {rows} rows, those of several fidelities, but one readout",
             remedy="set use_fidelity_readouts to false",
         )
-    if rows < (k - 1) * spec.fidelity_offset + 2:
+    before = (k - 1) * spec.fidelity_offset
+    if not before + 2 <= rows <= before + max(spec.fidelity_offset, BLOCK_ROWS):
         raise ConfigError(
-            f"the embedding has {rows} rows, too few for {k} fidelities with offset "
-            f"{spec.fidelity_offset}",
+            f"the embedding has {rows} rows, which {k} fidelities with offset "
+            f"{spec.fidelity_offset} do not make",
             remedy="give the offset and number of fidelities that the weights were trained with",
         )
     return k
