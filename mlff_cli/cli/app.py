@@ -176,6 +176,15 @@ def train(
     resume: Annotated[
         str, typer.Option(help="auto continues an interrupted run; never starts anew.")
     ] = "auto",
+    ensemble: Annotated[
+        int, typer.Option(min=1, help="Train so many models from different seeds, keep the best.")
+    ] = 1,
+    lr_find: Annotated[
+        bool, typer.Option("--lr-find", help="Look for a learning rate instead of training.")
+    ] = False,
+    compile_step: Annotated[
+        bool, typer.Option("--compile", help="Compile the training step; needs g++.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     device: opt.Device = "auto",
     seed: Annotated[
@@ -203,6 +212,9 @@ def train(
             device=device,
             dtype=opt.choice("--dtype", dtype, ("float32", "float64")),
             dry_run=dry_run,
+            compile=compile_step,
+            ensemble=ensemble,
+            lr_find=lr_find,
         )
         return stage.run(chosen, reporter)
 

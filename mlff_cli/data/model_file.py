@@ -50,7 +50,7 @@ class ModelFile:
     """A trained model that describes itself.
 
     Attributes:
-        weights: the state dict, best by validation.
+        weights: the state dict: best by validation, or what a checkpoint continues with.
         architecture: plain values that rebuild the network (the family's spec).
         family: which family it belongs to, as "multifidelity".
         config: the resolved training configuration.
@@ -58,7 +58,7 @@ class ModelFile:
         fidelities: per fidelity {index, dataset, level_of_theory, species, ...}.
         sae: per fidelity {atomic number: eV}, subtracted before training.
         provenance: inputs' hashes, command, versions, seed.
-        ema: averaged weights, if they were kept.
+        ema: averaged weights of a checkpoint, if they are kept.
         training: what a checkpoint needs beyond a model to resume; empty in a finished model.
     """
 
@@ -98,8 +98,13 @@ class ModelFile:
         return described
 
 
-def load_model_file(path: Path | str) -> ModelFile:
+def load_model_file(path: Path | str, *, averaged: bool = True) -> ModelFile:
     """Read a model file or a checkpoint (a superset of it).
+
+    Args:
+        path: the file.
+        averaged: take a checkpoint's averaged weights as its weights, where it has some: they are
+            what was validated. A run that is resumed needs both.
 
     Raises:
         StorageError: the file is missing.
@@ -132,6 +137,8 @@ def load_model_file(path: Path | str) -> ModelFile:
             f"the model file lacks {absent}", where=str(path), remedy="make the file again"
         )
     _check_contents(payload, str(path))
+    if averaged and payload.get("ema") is not None:
+        payload = {**payload, "weights": payload["ema"], "ema": None}
     return ModelFile(**{k: v for k, v in payload.items() if k in known})
 
 

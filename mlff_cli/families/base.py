@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.training.checkpoints import Snapshot
+from mlff_cli.training.distributed import World
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.task import Task
 
@@ -26,6 +27,9 @@ class Inputs:
         device: where to train.
         dtype: of the weights.
         command: for the provenance of what is written.
+        world: the processes that train together; each computes its share of every batch.
+        split_seed: of the split, where the settings do not give one: members of an ensemble share
+            it.
     """
 
     model: Path | None
@@ -33,6 +37,8 @@ class Inputs:
     device: torch.device
     dtype: torch.dtype
     command: str
+    world: World
+    split_seed: int
 
 
 @dataclass(frozen=True)

@@ -7,44 +7,33 @@ continues when the same command is given again.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
-from omegaconf import OmegaConf
 
 from mlff_cli.core.artifacts import check_writable, write_text
-from mlff_cli.core.config import MISSING, load_config, merge, parse_override, read_yaml
-from mlff_cli.core.errors import (
-    ConfigError,
-    InterruptedRunError,
-    UsageError,
-)
+from mlff_cli.core.errors import ConfigError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
-from mlff_cli.core.runtime import interruptible
-from mlff_cli.core.workers import available_cores
 from mlff_cli.data.model_file import load_plain
 from mlff_cli.deploy.predictor import resolve_device
 from mlff_cli.families.base import Family, Inputs, Prepared
-from mlff_cli.families.multifidelity import MultiFidelity
+from mlff_cli.families.configure import configure
 from mlff_cli.report.curves import plot_curves
 from mlff_cli.training.checkpoints import Checkpoints
-from mlff_cli.training.loop import FitResult, Loop
-from mlff_cli.training.optimizers import build_optimizer, freeze
-from mlff_cli.training.run_log import FileReporter, RunLog
-from mlff_cli.training.schedules import Schedule
-from mlff_cli.training.settings import TrainingSettings
+from mlff_cli.training.distributed import World, join
+from mlff_cli.training.ensemble import Member, best, statistics_of
+from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
 from mlff_cli.training.transfer import load_weights
 
-FAMILIES: dict[str, Family] = {"multifidelity": MultiFidelity()}
-PRESETS = ("default", "small")
 RUN_SUFFIX = ".run"  # of the folder beside the model file
+KEPT = ("step", "val_loss", "metrics")  # of a checkpoint's training, in the model file
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -66,6 +55,9 @@ class Options:
         device: auto, cpu, cuda or cuda:N.
         dtype: of the weights: float32 or float64.
         dry_run: check everything and say what would be done, touch nothing.
+        compile: trace and compile the training step.
+        ensemble: how many models to train, from as many seeds; the best one is saved.
+        lr_find: look for a learning rate instead of training.
     """
 
     save: Path = Path("model.pt")
@@ -80,21 +72,24 @@ class Options:
     device: str = "auto"
     dtype: str = "float32"
     dry_run: bool = False
+    compile: bool = False
+    ensemble: int = 1
+    lr_find: bool = False
 
 
 def run(options: Options, reporter: Reporter | None = None) -> Summary:
-    """Train a model.
+    """Train a model, or an ensemble of them.
 
     Raises:
         ConfigError: the configuration is wrong, or an unfinished run was started differently.
-        UsageError: the model file exists and `force` is off, or there are several processes.
+        UsageError: the model file exists and `force` is off, or the processes of a distributed run
+            contradict each other.
         MissingDependencyError: the device is absent.
         DataError: a data file holds something it must not.
         NumericalError: the loss is not finite.
         InterruptedRunError: stopped on request; the same call continues.
     """
     reporter = reporter or NullReporter()
-    refuse_several_processes()
     check_writable(options.save, force=options.force)
     if options.save.suffix == RUN_SUFFIX:
         raise UsageError(
@@ -102,85 +97,153 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
             where=str(options.save),
             remedy="call the model file .pt",
         )
-    device, dtype = torch.device(resolve_device(options.device)), choose_dtype(options.dtype)
-    family, settings = configure(options)
-    with threads():
-        inputs = Inputs(options.model, options.load, device, dtype, command_of(options))
-        prepared = family.prepare(settings, inputs, reporter)
+    dtype = choose_dtype(options.dtype)
+    overrides = [*options.overrides]
+    if options.seed is not None:
+        overrides.append(f"seed={options.seed}")
+    if options.compile:
+        overrides.append("trainer.compile=true")
+    family, settings = configure(options.preset, options.configs, overrides, options.save.stem)
+    with join(options.device, reporter.info) as world, threads(world.cores):
+        told = reporter if world.main else NullReporter()
+        job = Job(options, family, settings, dtype, world, told)
+        if options.dry_run:
+            return job.plan()
+        return job.train_ensemble() if options.ensemble > 1 else job.train()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of `mlff train`.
+
+    Attributes:
+        options: what the user asked for.
+        family: the recipe.
+        settings: the configuration.
+        dtype: of the weights.
+        world: the processes that train together.
+        reporter: who is told.
+    """
+
+    options: Options
+    family: Family
+    settings: Any
+    dtype: torch.dtype
+    world: World
+    reporter: Reporter
+
+    def prepare(self, settings: Any) -> tuple[Prepared, list[tuple[str, str]]]:
+        """Data, model and starting weights; what to tell the user of them."""
+        options = self.options
+        command = command_of(options)
+        inputs = Inputs(
+            options.model,
+            options.load,
+            torch.device(resolve_device(self.world.device)),
+            self.dtype,
+            command,
+            self.world,
+            split_seed=self.settings.seed,
+        )
+        prepared = self.family.prepare(settings, inputs, self.reporter)
         read = [p for p in prepared.fingerprint["inputs"] if p != str(options.load)]
         check_writable(options.save, force=options.force, inputs=read)
         for warning in prepared.warnings:
-            reporter.warning(warning)
-        loaded = start_from(options.load, prepared)
-        table = Table("training", ["", ""], [[a, b] for a, b in prepared.description + loaded])
-        optimizer = build_optimizer_for(prepared, settings)
-        schedule = Schedule(
-            optimizer,
-            settings.scheduler,
-            settings.optimizer.kwargs.lr,
-            settings.trainer.epochs * prepared.task.epoch_length,
-            prepared.task.epoch_length,
+            self.reporter.warning(warning)
+        return prepared, prepared.description + start_from(options.load, prepared)
+
+    def plan(self) -> Summary:
+        """Check everything and say what would be done."""
+        prepared, description = self.prepare(self.settings)
+        build_stepper(prepared.task, self.settings, self.world)
+        table = Table("training", ["", ""], [[a, b] for a, b in description])
+        plain = self.settings.model_dump(mode="json", by_alias=True)
+        return Summary(
+            {"plan": dict(description), "config": plain},
+            [table],
+            [yaml.safe_dump(plain, sort_keys=False).rstrip()],
         )
-        if options.dry_run:
-            plain = settings.model_dump(mode="json", by_alias=True)
-            plan = {"plan": dict(prepared.description + loaded), "config": plain}
-            return Summary(plan, [table], [yaml.safe_dump(plain, sort_keys=False).rstrip()])
-        for name, value in prepared.description + loaded:
-            reporter.info(f"{name}: {value}")
-        return _train(options, settings, prepared, optimizer, schedule, reporter)
 
+    def train(self) -> Summary:
+        """Train one model."""
+        folder = self.options.save.with_suffix(RUN_SUFFIX)
+        fitted = self.fit(self.settings, folder)
+        if self.world.main:
+            finish(self.options.save, fitted.checkpoints, force=self.options.force)
+        return summarise(self.options, folder, fitted)
 
-def _train(
-    options: Options,
-    settings: TrainingSettings,
-    prepared: Prepared,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    reporter: Reporter,
-) -> Summary:
-    """Run the loop in its folder and write the results."""
-    task = prepared.task
-    folder = options.save.with_suffix(RUN_SUFFIX)
-    fingerprint = {**prepared.fingerprint, "dtype": options.dtype}
-    checkpoints = Checkpoints(folder, settings.checkpoint, prepared.snapshot, fingerprint)
-    again = options.resume == "auto"
-    checkpoint = checkpoints.resume(replace=options.force) if again else None
-    if checkpoint is None:
-        checkpoints.clear()
-    plain = settings.model_dump(mode="json", by_alias=True)
-    write_text(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False), force=True)
-    first = int(checkpoint.training["step"]) if checkpoint else 0
-    columns, units = columns_of(prepared, optimizer)
-    log = RunLog(folder, columns, units, resume_after=first if checkpoint else None)
-    told = FileReporter(reporter, folder / "train.log", append=checkpoint is not None)
-    with interruptible() as stop, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        loop = Loop(
-            task, settings, optimizer, schedule, checkpoints, log, told, stop, prepared.workers
+    def train_ensemble(self) -> Summary:
+        """Train from several seeds on one split and keep the best model."""
+        options, settings = self.options, self.settings
+        folder = options.save.with_suffix(RUN_SUFFIX)
+        report = folder / "ensemble.json"
+        again = report.exists()  # an ensemble that came to its end
+        members, kept = [], {}
+        for seed in range(settings.seed, settings.seed + options.ensemble):
+            self.reporter.info(f"member {seed - settings.seed + 1} of {options.ensemble}")
+            own = settings.model_copy(update={"seed": seed})
+            fitted = self.fit(own, folder / f"seed_{seed}", again=again)
+            model = fitted.checkpoints.result()
+            last = {"val_loss": fitted.result.metrics["loss"], "metrics": fitted.result.metrics}
+            found = {**last, **model.training}  # without best checkpoints the last one counts
+            members.append(Member(seed, found["val_loss"], found["step"], found["metrics"]))
+            kept[seed] = fitted
+        chosen = best(members)
+        summary = summarise(options, folder, kept[chosen.seed])
+        if not self.world.main:
+            return summary
+        for seed, fitted in kept.items():
+            if settings.save_all_models:
+                finish(folder / f"seed_{seed}" / "model.pt", fitted.checkpoints, force=True)
+        finish(options.save, kept[chosen.seed].checkpoints, force=options.force)
+        found = statistics_of(members)
+        write_text(report, json.dumps(found, indent=2) + "\n", force=True)
+        for seed, fitted in kept.items():
+            if seed != chosen.seed and not settings.save_all_models:
+                fitted.checkpoints.remove()
+        rows = [[m.seed, f"{m.loss:.5g}", m.step, "best" * (m is chosen)] for m in members]
+        table = Table("ensemble", ["seed", "validation loss", "step", ""], rows)
+        return Summary(
+            {**summary.data, "ensemble": found},
+            [table, *summary.tables],
+            [*summary.lines, f"ensemble: {report}"],
         )
-        if checkpoint:
-            loop.restore(checkpoint)
-            told.info(f"continuing at step {first} of {loop.total}")
-        result = loop.run(first)
-    plot_curves(folder / "loss_curves.png", log.rows, units)
-    if result.interrupted:
-        raise InterruptedRunError(
-            f"stopped at step {result.steps} of {loop.total}; the checkpoint is {checkpoints.last}",
-            remedy="give the same command again to continue",
+
+    def fit(self, settings: Any, folder: Path, *, again: bool = True) -> Fitted:
+        """Train in a run folder; a finished run is begun anew with --force, if `again`."""
+        prepared, description = self.prepare(settings)
+        for name, value in description:
+            self.reporter.info(f"{name}: {value}")
+        options = self.options
+        run = Run(
+            folder=folder,
+            task=prepared.task,
+            settings=settings,
+            snapshot=prepared.snapshot,
+            fingerprint={**prepared.fingerprint, "dtype": options.dtype},
+            workers=prepared.workers,
+            world=self.world,
         )
-    finish(options, checkpoints)
-    return summarise(options, folder, result, units)
+        return fit(
+            run,
+            self.reporter,
+            plot_curves,
+            resume=options.resume == "auto",
+            replace=options.force,
+            again=again,
+        )
 
 
-def finish(options: Options, checkpoints: Checkpoints) -> None:
+def finish(save: Path, checkpoints: Checkpoints, *, force: bool) -> None:
     """Write the model file from the best checkpoint."""
     model = checkpoints.result()
-    model.training = {k: v for k, v in model.training.items() if k in ("step", "val_loss")}
-    model.save(options.save, force=options.force)
+    model.training = {k: v for k, v in model.training.items() if k in KEPT}
+    model.save(save, force=force)
 
 
-def summarise(options: Options, folder: Path, result: FitResult, units: dict[str, str]) -> Summary:
+def summarise(options: Options, folder: Path, fitted: Fitted) -> Summary:
     """What the user reads at the end."""
+    result, units = fitted.result, fitted.units
     metrics = {k: v for k, v in result.metrics.items() if k.endswith(("loss", "_mae", "_rmse"))}
     rows = [[k, f"{v:.5g}", units.get(f"val/{k}", "")] for k, v in metrics.items()]
     return Summary(
@@ -190,6 +253,7 @@ def summarise(options: Options, folder: Path, result: FitResult, units: dict[str
             "steps": result.steps,
             "metrics": result.metrics,
             "units": {k: units[f"val/{k}"] for k in metrics if units.get(f"val/{k}")},
+            "seconds": result.seconds,
         },
         [Table("last validation", ["metric", "value", "unit"], rows)],
         [f"model: {options.save}", f"run folder: {folder}"],
@@ -208,62 +272,6 @@ def command_of(options: Options) -> str:
     return shlex.join([*words, *options.overrides])
 
 
-# -- configuration --------------------------------------------------------------------------------
-
-
-def configure(options: Options) -> tuple[Family, Any]:
-    """The family and its validated settings.
-
-    Raises:
-        ConfigError: see `core.config.load_config`; unknown preset or family.
-    """
-    if options.preset not in PRESETS:
-        raise ConfigError(f"--preset is one of {', '.join(PRESETS)}, found {options.preset!r}")
-    layers: list[dict[Any, Any]] = [{"run_name": options.save.stem, "project_name": "mlff"}]
-    layers += [_preset(name) for name in dict.fromkeys(("default", options.preset))]
-    overrides = [*options.overrides]
-    if options.seed is not None:
-        overrides.append(f"seed={options.seed}")
-    merged: dict[Any, Any] = {}
-    for layer in (*layers, *(read_yaml(file) for file in options.configs)):
-        merged = merge(merged, layer)
-    for override in overrides:
-        path, value = parse_override(override)
-        if len(path) == 1:
-            merged[path[0]] = value
-    for name in ("run_name", "project_name"):
-        if merged[name] == MISSING:  # aimnet2mult's files leave these for the command line
-            overrides.append(f"{name}={layers[0][name]}")
-    if not isinstance(merged["family"], str) or merged["family"] not in FAMILIES:
-        raise ConfigError(f"family is one of {', '.join(FAMILIES)}, found {merged['family']!r}")
-    family = FAMILIES[merged["family"]]
-    loaded = load_config(options.configs, overrides, family.schema, defaults=layers)
-    return family, loaded.model
-
-
-def _preset(name: str) -> dict[Any, Any]:
-    file = resources.files("mlff_cli.families") / "presets" / f"{name}.yaml"
-    values = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))
-    if not isinstance(values, dict):
-        raise TypeError(f"the packaged preset {name} is not a mapping")
-    return dict(values)
-
-
-def refuse_several_processes() -> None:
-    """Refuse torchrun and srun, whose processes would all train and write the same files.
-
-    Raises:
-        UsageError: this is one of several processes.
-    """
-    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
-        found = os.environ.get(name, "")
-        if found.isdecimal() and int(found) > 1:
-            raise UsageError(
-                f"distributed training comes in a later version of mlff, found {name}={found}",
-                remedy="start one process: `mlff train` without torchrun, srun with --ntasks=1",
-            )
-
-
 def choose_dtype(name: str) -> torch.dtype:
     """The type that `--dtype` names.
 
@@ -276,11 +284,11 @@ def choose_dtype(name: str) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def threads() -> Iterator[None]:
-    """Use every core that this process may, unless OMP_NUM_THREADS says otherwise."""
+def threads(cores: int) -> Iterator[None]:
+    """Use all cores of this process, unless OMP_NUM_THREADS says otherwise."""
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(available_cores())
+        torch.set_num_threads(cores)
     try:
         yield
     finally:
@@ -306,21 +314,3 @@ def start_from(load: Path | None, prepared: Prepared) -> list[tuple[str, str]]:
     done = load_weights(prepared.task.model, weights, str(load))
     text = f"{load}: {len(done.copied)} tensors copied, {len(done.repeated)} repeated per fidelity"
     return [("start from", text)]
-
-
-def build_optimizer_for(prepared: Prepared, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Freeze what is to be frozen and build the optimizer of the rest."""
-    freeze(prepared.task.model, settings.optimizer)
-    return build_optimizer(prepared.task.model, settings.optimizer)
-
-
-def columns_of(
-    prepared: Prepared, optimizer: torch.optim.Optimizer
-) -> tuple[list[str], dict[str, str]]:
-    """Names of all logged numbers, and units of those that have one."""
-    losses = ["loss", *(f"{name}_loss" for name in prepared.task.loss.names)]
-    units = {f"val/{k}": u for k, u in prepared.task.new_metrics().units.items()}
-    columns = [f"train/{name}" for name in losses]
-    columns += [f"lr_{i}" for i in range(len(optimizer.param_groups))]
-    columns += [f"val/{name}" for name in losses]
-    return [*columns, *units], units

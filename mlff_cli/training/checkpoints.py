@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from mlff_cli.core.config import differences
-from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.errors import ConfigError, DataError
 from mlff_cli.data.model_file import ModelFile, load_model_file
 from mlff_cli.training.settings import CheckpointSection
 
@@ -53,21 +53,30 @@ class Checkpoints:
         """The checkpoint to resume from."""
         return self.folder / "last.pt"
 
-    def resume(self, *, replace: bool = False) -> ModelFile | None:
+    def resume(self, *, replace: bool = False, again: bool = True) -> ModelFile | None:
         """The checkpoint to continue from, or None where the run begins.
 
         Args:
-            replace: begin anew, too, where the run is finished or was started differently.
+            replace: begin anew where the run was started differently or its checkpoint is damaged.
+            again: with `replace`, begin a finished run anew, too.
 
         Raises:
             ConfigError: it was made with another configuration, other data or another version of
                 the checkpoint.
+            DataError: the checkpoint is damaged.
         """
         if not self.last.exists():
             return None
-        checkpoint = load_model_file(self.last)
+        try:
+            checkpoint = load_model_file(self.last, averaged=False)
+        except DataError as error:
+            if replace:
+                return None
+            error.remedy = "pass --force (or --resume never) to start anew; the best checkpoints "
+            error.remedy += "beside it are whole"
+            raise
         changed = differences(checkpoint.training.get("fingerprint"), self._fingerprint)
-        if replace and (changed or checkpoint.training.get("finished")):
+        if replace and (changed or (again and checkpoint.training.get("finished"))):
             return None
         if changed:
             shown = "\n    ".join(changed[:SHOWN_DIFFERENCES])
@@ -89,8 +98,7 @@ class Checkpoints:
         Raises:
             ConfigError: there are some, and `require_empty` is on.
         """
-        found = [p for p in self.folder.glob("*.pt") if p.name.startswith(f"{self._prefix}best_")]
-        found += [self.last] * self.last.exists()
+        found = self._found()
         if found and self._require_empty:
             raise ConfigError(
                 f"checkpoint.kwargs.require_empty: {len(found)} checkpoints of an earlier run are "
@@ -98,15 +106,32 @@ class Checkpoints:
                 where=str(self.folder),
                 remedy="move them away, or set require_empty to false",
             )
-        for path in found:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove this run's checkpoints."""
+        for path in self._found():
             path.unlink()
 
-    def save_last(self, weights: dict[str, Tensor], training: Mapping[str, Any]) -> None:
-        """Write the checkpoint to resume from."""
-        more = {**training, "best": [list(b) for b in self.best], "fingerprint": self._fingerprint}
-        self._snapshot(weights, more).save(self.last, force=True)
+    def _found(self) -> list[Path]:
+        best = [p for p in self.folder.glob("*.pt") if p.name.startswith(f"{self._prefix}best_")]
+        return best + [self.last] * self.last.exists()
 
-    def offer(self, weights: dict[str, Tensor], step: int, loss: float) -> bool:
+    def save_last(
+        self,
+        weights: dict[str, Tensor],
+        training: Mapping[str, Any],
+        average: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Write the checkpoint to resume from, with the averaged weights where there are any."""
+        more = {**training, "best": [list(b) for b in self.best], "fingerprint": self._fingerprint}
+        checkpoint = self._snapshot(weights, more)
+        checkpoint.ema = average
+        checkpoint.save(self.last, force=True)
+
+    def offer(
+        self, weights: dict[str, Tensor], step: int, loss: float, metrics: Mapping[str, float]
+    ) -> bool:
         """Keep the weights if they are among the best.
 
         Returns:
@@ -115,9 +140,8 @@ class Checkpoints:
         if not self._keep or (len(self.best) == self._keep and loss >= self.best[-1][0]):
             return False
         name = f"{self._prefix}best_{step:08d}_{loss:.6g}.pt"
-        self._snapshot(weights, {"step": step, "val_loss": loss}).save(
-            self.folder / name, force=True
-        )
+        found = {"step": step, "val_loss": loss, "metrics": dict(metrics)}
+        self._snapshot(weights, found).save(self.folder / name, force=True)
         self.best = sorted([*self.best, (loss, step, name)])
         for _, _, dropped in self.best[self._keep :]:
             (self.folder / dropped).unlink(missing_ok=True)

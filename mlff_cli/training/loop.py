@@ -1,40 +1,39 @@
 """The training loop of every family, on ignite's engine.
 
-step:       schedule -> batch -> prediction -> loss -> gradient -> clip -> optimizer
+step:         batch -> gradients -> clip -> optimizer                        (step.py)
 now and then: log the training loss; validate, keep the best, write the checkpoint to resume from
 
-A batch is a pure function of its step, so that the position in the data is one number.
+A batch is a pure function of its step, so that the position in the data is one number. Every
+process runs the same loop and takes the same decisions; only the main one writes.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlff_cli.core.errors import NumericalError
 from mlff_cli.core.reporting import Progress, Reporter
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.training.checkpoints import Checkpoints
+from mlff_cli.training.early_stopping import Patience
+from mlff_cli.training.evaluation import evaluate
 from mlff_cli.training.prefetch import ahead
 from mlff_cli.training.run_log import RunLog
-from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainingSettings
-from mlff_cli.training.task import Batch, Task
+from mlff_cli.training.step import Stepper
+from mlff_cli.training.task import Batch
+from mlff_cli.training.window import LossWindow, gather, own_share
 
 SHOW_SECONDS = 0.5  # between updates of the bar; each waits for the device once
-_CLIP: dict[str, Callable[[list[nn.Parameter], float], object]] = {
-    "value": nn.utils.clip_grad_value_,
-    "norm": nn.utils.clip_grad_norm_,
-    "none": lambda parameters, at: None,
-}
 
 
 @dataclass(frozen=True)
@@ -45,76 +44,77 @@ class FitResult:
         steps: iterations done in all.
         interrupted: whether it was asked to stop before its end.
         metrics: of the last validation.
+        seconds: spent on steps, waiting for batches, validation and writing.
     """
 
     steps: int
     interrupted: bool
     metrics: dict[str, float]
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Loop:
     """Trains a task.
 
     Args:
-        task: what to train.
-        settings: how.
-        optimizer: of the task's parameters.
-        schedule: of the optimizer's learning rates.
+        stepper: makes the steps.
+        settings: how to train.
         checkpoints: where they go.
-        log: where the numbers go.
+        log: where the numbers go; None where another process writes.
         reporter: who is told.
         stop: asked after every step.
+        redraw: draws the figure of what was logged so far.
         workers: threads that make batches ahead.
     """
 
     def __init__(
         self,
-        task: Task,
+        stepper: Stepper,
         settings: TrainingSettings,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
         checkpoints: Checkpoints,
-        log: RunLog,
+        log: RunLog | None,
         reporter: Reporter,
         stop: StopRequest,
+        redraw: Callable[[], None],
         workers: int = 0,
     ) -> None:
-        self.task = task
+        self.stepper = stepper
+        self.task = stepper.task
+        self.world = stepper.world
+        self.device = stepper.device
         self.settings = settings
-        self.optimizer = optimizer
-        self.schedule = schedule
         self.checkpoints = checkpoints
         self.log = log
         self.reporter = reporter
         self.stop = stop
+        self.redraw = redraw
         self.workers = workers
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.device = self.parameters[0].device
-        self.total = settings.trainer.epochs * task.epoch_length
+        self.total = settings.trainer.epochs * self.task.epoch_length
         self.metrics: dict[str, float] = {}
+        self.window = LossWindow(self.task, self.device)
+        self.errors = self.task.new_metrics()  # of training, since the epoch began
+        self.patience = Patience(settings.trainer.early_stopping)
+        self.seconds = dict.fromkeys(("steps", "waiting", "validation", "writing"), 0.0)
         self._row: dict[str, float] = {}
-        self._reset_window()
-        self._bad = torch.full((), -1, dtype=torch.int64, device=self.device)
         self._saved_at = -1
+        self._saved_time = self._drawn_time = time.monotonic()
+        self._draw_cost = 0.0
         self._validated = False
+        self._finished = False
 
     # -- state ------------------------------------------------------------------------------------
 
-    def _reset_window(self) -> None:
-        """Forget the training losses since the last log."""
-        n = len(self.task.loss.names)
-        self._sums = torch.zeros(n, dtype=torch.float64, device=self.device)
-        self._counts = torch.zeros(n, dtype=torch.float64, device=self.device)
-
     def state(self, step: int) -> dict[str, Any]:
-        """Everything beyond the weights that an exact continuation needs."""
+        """Everything beyond the weights that an exact continuation needs; all must call it."""
         return {
             "step": step,
-            "finished": step >= self.total or self.schedule.exhausted,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "finished": step >= self.total or self._exhausted,
+            **self.stepper.state(),
+            "loss": self.task.loss.state_dict(),
             "rng": torch.get_rng_state(),
-            "window": {"sums": self._sums.cpu(), "counts": self._counts.cpu()},
+            "window": self.window.state(),
+            "errors": gather(self.errors.state(), self.world),
+            "patience": self.patience.state(),
             "metrics": self.metrics,
         }
 
@@ -122,22 +122,39 @@ class Loop:
         """Continue from a checkpoint; returns the step to continue with."""
         state = checkpoint.training
         self.task.model.load_state_dict(checkpoint.weights)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.task.loss.load_state_dict(state["loss"])
+        self.stepper.load(state)
+        if self.stepper.average is not None and checkpoint.ema is not None:
+            self.stepper.average.load(checkpoint.ema, int(state["step"]))
         torch.set_rng_state(state["rng"])
-        self._sums = state["window"]["sums"].to(self.device)
-        self._counts = state["window"]["counts"].to(self.device)
+        self.window.load(state["window"])
+        self.errors.load(own_share(state["errors"], self.world).to(self.device))
+        self.patience.load(state["patience"])
         self.metrics = dict(state["metrics"])
+        self._finished = bool(state["finished"])
         return int(state["step"])
 
     def _save(self, step: int) -> None:
-        self._check()  # what is kept must be good: elsewhere than on a CPU nobody looked yet
+        self.stepper.check()  # what is kept must be good: elsewhere than on a CPU nobody looked yet
         if step != self._saved_at:
-            self.checkpoints.save_last(self._weights(), self.state(step))
+            state = self.state(step)
+            if self.world.main:
+                average = self.stepper.average
+                self.checkpoints.save_last(
+                    _on_host(self.task.model), state, average.state() if average else None
+                )
             self._saved_at = step
+            self._saved_time = time.monotonic()
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {k: v.detach().cpu() for k, v in self.task.model.state_dict().items()}
+    @property
+    def _measured(self) -> torch.nn.Module:
+        """The model that is validated and kept: the averaged one, where there is one."""
+        average = self.stepper.average
+        return average.model if average else self.task.model
+
+    @property
+    def _exhausted(self) -> bool:
+        return self.stepper.schedule.exhausted or self.patience.exhausted
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -147,8 +164,8 @@ class Loop:
         Raises:
             NumericalError: a loss is not finite; the last checkpoint stays good.
         """
-        if first >= self.total:
-            return FitResult(self.total, False, self.metrics)
+        if self._finished:
+            return FitResult(first, False, self.metrics)
         batches = ahead(self.task.train_batch, first, self.total, self.workers)
         engine = Engine(lambda e, _: self._step(e.state.iteration - 1, batches))
         engine.logger.disabled = True  # ignite would tell every error twice more
@@ -157,11 +174,13 @@ class Loop:
             engine.load_state_dict(
                 {"iteration": first, "epoch_length": length, "max_epochs": self.total // length}
             )
-        log_every = self.settings.frequency("train", length)
-        validate_every = self.settings.frequency("val", length)
         done = Events.ITERATION_COMPLETED
-        engine.add_event_handler(done(event_filter=self._due(log_every)), self._log_training)
-        engine.add_event_handler(done(event_filter=self._due(validate_every)), self._validate)
+        for every, handler in (
+            (self.settings.frequency("train", length), self._log_losses),
+            (length, self._log_errors),
+            (self.settings.frequency("val", length), self._validate),
+        ):
+            engine.add_event_handler(done(event_filter=self._due(every)), handler)
         engine.add_event_handler(done, self._finish_step)
         self.task.model.train()
         self._started, self._shown, self._seen = time.monotonic(), 0.0, 0
@@ -172,7 +191,8 @@ class Loop:
         batches.close()  # type: ignore[attr-defined]
         step = engine.state.iteration
         self._save(step)
-        return FitResult(step, self.stop.requested and step < self.total, self.metrics)
+        interrupted = self._stopping and step < self.total
+        return FitResult(step, interrupted, self.metrics, self.seconds)
 
     def _due(self, every: int) -> Any:
         """Filter: every so many iterations, and at the very end."""
@@ -180,46 +200,38 @@ class Loop:
 
     _bar: Progress
 
-    def _step(self, step: int, batches: Iterator[Sequence[Batch]]) -> int:
-        """One step; returns the samples it used."""
-        batch = [part.to(self.device) for part in next(batches)]
-        self.schedule.before_step(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        whole = self.task.loss.counts([part.tensors for part in batch])
-        for part in batch:
-            predicted = self.task.predict(self.task.model, part, True)
-            loss = self.task.loss(predicted, part.tensors, whole)
-            loss.total.backward()  # type: ignore[no-untyped-call]
-            self._sums += loss.sums
-            first_bad = (self._bad < 0) & ~torch.isfinite(loss.total)
-            self._bad = torch.where(first_bad, step, self._bad)
-        self._counts += whole
-        if self.device.type == "cpu":  # elsewhere asking would make the device wait
-            self._check()
-        trainer = self.settings.trainer
-        _CLIP[trainer.gradient_clip_by](self.parameters, trainer.gradient_clip)
-        self.optimizer.step()
-        return sum(len(part) for part in batch)
-
-    def _check(self) -> None:
-        """Stop when a loss was not finite, and name the molecules of its batch."""
-        bad = int(self._bad)
-        if bad < 0:
-            return
-        samples = self.task.name_samples(bad)
-        raise NumericalError(
-            f"the loss is not finite at step {bad + 1}; the batch holds {samples}",
-            remedy="look at these molecules' labels and geometries, or lower the learning rate; "
-            f"the last good state is {self.checkpoints.last}",
+    def _step(self, step: int, batches: Any) -> int:
+        """One step; returns the samples that this process used."""
+        start = time.perf_counter()
+        parts = next(batches)
+        ready = time.perf_counter()
+        late = time.monotonic() - self._saved_time > 60 * self.settings.checkpoint.minutes
+        sums, counts = self.stepper(
+            step, parts, self._see, stop=self.stop.requested, save=late and self.world.main
         )
+        self.window.add(sums, counts)
+        self.seconds["waiting"] += ready - start
+        self.seconds["steps"] += time.perf_counter() - ready
+        return sum(len(part) for part in parts)
+
+    def _see(self, predicted: Mapping[str, Tensor], batch: Batch) -> None:
+        self.errors.update(predicted, batch.tensors)
+
+    @property
+    def _stopping(self) -> bool:
+        """Whether to stop: alone at once; together one step later, when all have heard of it."""
+        return self.stop.requested if self.world.size == 1 else self.stepper.stop
 
     def _finish_step(self, engine: Engine) -> None:
-        """Write the step's row, move the bar, and stop when asked to."""
+        """Write the step's row and checkpoint, move the bar, and stop when asked to."""
         step = engine.state.iteration
+        start = time.perf_counter()
         if self._row:
-            self.log.write(step, -(-step // self.task.epoch_length), self._row)
+            if self.log is not None:
+                self.log.write(step, -(-step // self.task.epoch_length), self._row)
+                self._draw_if_due()
             self._row = {}
-        if self._validated:  # after the row, so that a killed run has both or neither
+        if self._validated or self.stepper.save:  # after the row: a killed run has both or neither
             self._save(step)
             self._validated = False
         self._seen += int(engine.state.output)
@@ -229,38 +241,53 @@ class Loop:
             self._bar.advance(1, **self._fields(now))
         else:
             self._bar.advance(1)
-        if self.stop.requested or self.schedule.exhausted:
+        self.seconds["writing"] += time.perf_counter() - start
+        if self._stopping or self._exhausted:
             engine.terminate()
+
+    def _draw_if_due(self) -> None:
+        """Draw the figure now and then, for less than a hundredth of the time."""
+        start = time.monotonic()
+        pause = max(self.settings.log_frequency.figure_seconds, 100 * self._draw_cost)
+        if start - self._drawn_time > pause:
+            self.redraw()
+            self._drawn_time = time.monotonic()
+            self._draw_cost = self._drawn_time - start
 
     def _fields(self, now: float) -> dict[str, str]:
         """What the bar shows."""
         fields = {}
-        if float(self._counts.sum()):
-            loss = float(self.task.loss.parts(self._sums, self._counts).sum())
-            fields["loss"] = f"{loss:.4g}"
+        if components := self.window.components():
+            fields["loss"] = f"{sum(components.values()):.4g}"
         for name in self.task.watch:
             if name in self.metrics:
                 fields[name] = f"{self.metrics[name]:.3g}"
-        fields["lr"] = f"{self.schedule.lr:.2g}"
+        fields["lr"] = f"{self.stepper.schedule.lr:.2g}"
         fields["molecules/s"] = f"{self._seen / max(now - self._started, 1e-9):.0f}"
         return fields
 
-    def _log_training(self, engine: Engine) -> None:
+    def _log_losses(self, engine: Engine) -> None:
         """Put the mean training loss since the last log into the row."""
-        self._check()
-        parts = self.task.loss.parts(self._sums, self._counts).tolist()
-        self._row["train/loss"] = sum(parts)
-        for name, part in zip(self.task.loss.names, parts, strict=True):
-            self._row[f"train/{name}_loss"] = part
-        for i, group in enumerate(self.optimizer.param_groups):
+        self.stepper.check()
+        components = self.window.components()
+        self._row["train/loss"] = sum(components.values())
+        self._row |= {f"train/{name}_loss": value for name, value in components.items()}
+        for i, group in enumerate(self.stepper.optimizer.param_groups):
             self._row[f"lr_{i}"] = group["lr"]
-        self._reset_window()
+        self.window.reset()
+
+    def _log_errors(self, engine: Engine) -> None:
+        """Put the training errors of the epoch into the row, as each step saw them."""
+        self.errors.reduce(self.world)
+        self._row |= {f"train/{name}": value for name, value in self.errors.compute().items()}
+        self.errors = self.task.new_metrics()
 
     def _validate(self, engine: Engine) -> None:
         """Measure on the whole validation set and keep the best."""
-        self._check()
+        self.stepper.check()
+        start = time.perf_counter()
         step = engine.state.iteration
-        loss, self.metrics = evaluate(self.task, self.device)
+        loss, self.metrics = evaluate(self.task, self._measured, self.device, self.world)
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the validation loss is {loss} after step {step}",
@@ -268,9 +295,13 @@ class Loop:
                 f"learning rate; the last good state is {self.checkpoints.last}",
             )
         self._row |= {f"val/{name}": value for name, value in self.metrics.items()}
-        self.schedule.after_validation(self.metrics)
-        best = self.checkpoints.offer(self._weights(), step, loss)
+        self.stepper.schedule.after_validation(self.metrics)
+        self.patience.after_validation(self.metrics)
+        best = self.world.main and self.checkpoints.offer(
+            _on_host(self._measured), step, loss, self.metrics
+        )
         self._validated = True
+        self.seconds["validation"] += time.perf_counter() - start
         self.reporter.info(self._line(engine, step, loss, best))
 
     def _line(self, engine: Engine, step: int, loss: float, best: bool) -> str:
@@ -283,28 +314,9 @@ class Loop:
         for name in self.task.watch:
             if name in self.metrics:
                 parts.append(f"{name} {self.metrics[name]:.3g} {units[name]}")
-        parts.append(f"lr {self.schedule.lr:.3g}")
+        parts.append(f"lr {self.stepper.schedule.lr:.3g}")
         return "  ".join(parts)
 
 
-def evaluate(task: Task, device: torch.device) -> tuple[float, dict[str, float]]:
-    """Loss and metrics over the whole validation set, independent of its batches."""
-    metrics = task.new_metrics()
-    n = len(task.loss.names)
-    sums = torch.zeros(n, dtype=torch.float64, device=device)
-    counts = torch.zeros(n, dtype=torch.float64, device=device)
-    was_training = task.model.training
-    task.model.eval()
-    with torch.no_grad():
-        batches = ahead(task.validation_batch, 0, task.n_validation, task.validation_workers)
-        for host_batch in batches:
-            batch = host_batch.to(device)
-            predicted = task.predict(task.model, batch, False)
-            value = task.loss(predicted, batch.tensors)
-            sums += value.sums
-            counts += value.counts
-            metrics.update(predicted, batch.tensors)
-    task.model.train(was_training)
-    parts = task.loss.parts(sums, counts).tolist()
-    named = {f"{name}_loss": p for name, p in zip(task.loss.names, parts, strict=True)}
-    return sum(parts), {"loss": sum(parts), **named, **metrics.compute()}
+def _on_host(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().cpu() for k, v in model.state_dict().items()}

@@ -18,6 +18,7 @@ from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import FIELDS
 from mlff_cli.core.units import KCAL_MOL, KJ_MOL
 from mlff_cli.training.allowlist import Allowlist
+from mlff_cli.training.distributed import World
 from mlff_cli.training.settings_loss import MetricOptions, MetricsSection
 
 ENERGY_UNITS = {"eV": 1.0, "meV": 1000.0, "kcal/mol": 1 / KCAL_MOL, "kJ/mol": 1 / KJ_MOL}
@@ -87,6 +88,18 @@ class RegressionMetrics:
                 dim=1,
             )  # [b, 5]
             self._sums[row].index_add_(0, fidelity, sums)
+
+    def state(self) -> Tensor:
+        """The sums, to continue from."""
+        return self._sums.clone()
+
+    def load(self, state: Tensor) -> None:
+        """Continue from `state`."""
+        self._sums.copy_(state)
+
+    def reduce(self, world: World) -> None:
+        """Sum over all processes; every one must call it."""
+        world.sum_(self._sums)
 
     def compute(self) -> dict[str, float]:
         """All metrics that have data: `E_rmse`, `fid0/E_rmse`, ..."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -61,3 +61,26 @@ class Task:
     watch: Sequence[str]
     name_samples: Callable[[int], str]
     validation_workers: int = 0
+
+
+def accumulated(task: Task, n: int) -> Task:
+    """The same task with the batches of `n` steps in one, computed one after the other.
+
+    The last step of an epoch takes what is left.
+    """
+    if n == 1:
+        return task
+    length = task.epoch_length
+    steps = -(-length // n)
+
+    def batches(step: int) -> range:
+        epoch, k = divmod(step, steps)
+        first = epoch * length + k * n
+        return range(first, min(first + n, (epoch + 1) * length))
+
+    return replace(
+        task,
+        epoch_length=steps,
+        train_batch=lambda step: [part for b in batches(step) for part in task.train_batch(b)],
+        name_samples=lambda step: "; ".join(task.name_samples(b) for b in batches(step)),
+    )

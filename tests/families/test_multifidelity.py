@@ -17,6 +17,7 @@ from mlff_cli.families.base import Inputs
 from mlff_cli.families.multifidelity import MultiFidelity, architecture
 from mlff_cli.families.multifidelity_settings import MultifidelitySettings
 from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
+from mlff_cli.training.distributed import World
 from tests.tiny_training import tiny_overrides
 
 SEED = Path(__file__).with_name("seed_train.yaml")
@@ -111,7 +112,7 @@ def test_a_batch_without_forces_is_predicted_without_them(tmp_path: Path) -> Non
     overrides = tiny_overrides(tmp_path)
     components = "loss.kwargs.components={energy: {weight: 1}, forces: {weight: 1}}"
     family = MultiFidelity()
-    inputs = Inputs(None, None, torch.device("cpu"), torch.float32, "test")
+    inputs = Inputs(None, None, torch.device("cpu"), torch.float32, "test", World(), split_seed=0)
     prepared = family.prepare(settings(*overrides, components), inputs, NullReporter())
     task = prepared.task
     (batch,) = task.train_batch(0)

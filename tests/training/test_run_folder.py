@@ -37,7 +37,7 @@ def weights(value: float) -> dict[str, Tensor]:
 def test_the_best_are_kept_and_the_very_best_is_the_result(tmp_path: Path) -> None:
     checkpoints = make(tmp_path, {"a": 1})
     losses = [5.0, 3.0, 4.0, 1.0, 2.0, 6.0]
-    news = [checkpoints.offer(weights(v), i, v) for i, v in enumerate(losses)]
+    news = [checkpoints.offer(weights(v), i, v, {}) for i, v in enumerate(losses)]
     assert news == [True, True, False, True, False, False]
     kept = {float(load_model_file(p).weights["w"]) for p in checkpoints.folder.glob("best_*.pt")}
     assert kept == {1.0, 2.0, 3.0}
@@ -47,7 +47,7 @@ def test_the_best_are_kept_and_the_very_best_is_the_result(tmp_path: Path) -> No
 def test_a_run_resumes_only_with_what_it_was_started_with(tmp_path: Path) -> None:
     first = make(tmp_path, {"config": {"trainer": {"epochs": 3}}, "inputs": {"a.h5": "12"}})
     assert first.resume() is None
-    first.offer(weights(0.5), 7, 0.25)
+    first.offer(weights(0.5), 7, 0.25, {})
     first.save_last(weights(1.0), {"step": 9})
     again = make(tmp_path, {"config": {"trainer": {"epochs": 3}}, "inputs": {"a.h5": "12"}})
     checkpoint = again.resume()
@@ -67,7 +67,7 @@ def test_a_new_run_removes_its_own_checkpoints_only(tmp_path: Path) -> None:
         return Checkpoints(tmp_path, CheckpointSection.model_validate(values), snapshot, {})
 
     for prefix in ("a", "b"):
-        shared(prefix).offer(weights(1.0), 1, 1.0)
+        shared(prefix).offer(weights(1.0), 1, 1.0, {})
     with pytest.raises(ConfigError, match="require_empty: 1 checkpoints"):
         shared("b", require_empty=True).clear()
     shared("b").clear()

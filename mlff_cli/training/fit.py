@@ -1,0 +1,162 @@
+"""A run in its folder: optimizer, schedule, checkpoints and logs around the loop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mlff_cli.core.artifacts import write_text
+from mlff_cli.core.errors import InterruptedRunError
+from mlff_cli.core.reporting import Reporter
+from mlff_cli.core.runtime import interruptible
+from mlff_cli.training.checkpoints import Checkpoints, Snapshot
+from mlff_cli.training.distributed import World
+from mlff_cli.training.loop import FitResult, Loop
+from mlff_cli.training.optimizers import build_optimizer, freeze
+from mlff_cli.training.precision import matrix_products
+from mlff_cli.training.run_log import FileReporter, RunLog
+from mlff_cli.training.schedules import Schedule
+from mlff_cli.training.settings import TrainingSettings
+from mlff_cli.training.step import Stepper
+from mlff_cli.training.task import Task, accumulated
+
+# draws a run's logged rows, whose units are given by name, into a file
+Draw = Callable[[Path, Sequence[Mapping[str, Any]], Mapping[str, str]], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that is ready to begin or to continue.
+
+    Attributes:
+        folder: the run folder.
+        task: what to train.
+        settings: how.
+        snapshot: makes model files.
+        fingerprint: plain values that must be the same when the run is resumed.
+        workers: threads that make training batches.
+        world: the processes that train together.
+    """
+
+    folder: Path
+    task: Task
+    settings: TrainingSettings
+    snapshot: Snapshot
+    fingerprint: Mapping[str, Any]
+    workers: int
+    world: World
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run that came to its end.
+
+    Attributes:
+        result: how it went.
+        checkpoints: where its models are.
+        units: unit of every logged number that has one.
+    """
+
+    result: FitResult
+    checkpoints: Checkpoints
+    units: dict[str, str]
+
+
+def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepper:
+    """Accumulate batches, freeze what is to be frozen; optimizer and schedule of the rest.
+
+    Raises:
+        ConfigError: optimizer, groups or schedule are wrong.
+    """
+    task = accumulated(task, settings.trainer.accumulate)
+    freeze(task.model, settings.optimizer)
+    optimizer = build_optimizer(task.model, settings.optimizer)
+    schedule = Schedule(
+        optimizer,
+        settings.scheduler,
+        settings.optimizer.kwargs.lr,
+        settings.trainer.epochs * task.epoch_length,
+        task.epoch_length,
+    )
+    return Stepper(task, optimizer, schedule, settings.trainer, world)
+
+
+def fit(
+    run: Run,
+    reporter: Reporter,
+    draw: Draw,
+    *,
+    resume: bool,
+    replace: bool = False,
+    again: bool = True,
+) -> Fitted:
+    """Train to the end; every process must call it.
+
+    Args:
+        run: what and where.
+        reporter: who is told.
+        draw: makes the figure of the losses.
+        resume: continue an unfinished run.
+        replace: begin anew where an unfinished run was started differently.
+        again: with `replace`, begin a finished run anew, too.
+
+    Raises:
+        ConfigError: the settings are wrong, or an unfinished run was started differently.
+        NumericalError: the loss is not finite.
+        InterruptedRunError: stopped on request; the same call continues.
+    """
+    settings, world, folder = run.settings, run.world, run.folder
+    stepper = build_stepper(run.task, settings, world)
+    checkpoints = Checkpoints(folder, settings.checkpoint, run.snapshot, run.fingerprint)
+    checkpoint = checkpoints.resume(replace=replace, again=again) if resume else None
+    first = int(checkpoint.training["step"]) if checkpoint else 0
+    columns, units = columns_of(stepper.task, stepper.optimizer)
+    world.barrier()  # everybody has read the checkpoint before it may be cleared
+    log = None
+    told = reporter
+    if world.main:
+        if checkpoint is None:
+            checkpoints.clear()
+        plain = settings.model_dump(mode="json", by_alias=True)
+        write_text(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False), force=True)
+        log = RunLog(folder, columns, units, resume_after=first if checkpoint else None)
+        told = FileReporter(reporter, folder / "train.log", append=checkpoint is not None)
+
+    def redraw() -> None:
+        if log is not None:
+            draw(folder / "loss_curves.png", log.rows, units)
+
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(interruptible())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(matrix_products(settings.trainer.precision, stepper.device))
+        torch.manual_seed(settings.seed)
+        loop = Loop(stepper, settings, checkpoints, log, told, stop, redraw, run.workers)
+        if checkpoint:
+            loop.restore(checkpoint)
+            told.info(f"continuing at step {first} of {loop.total}")
+        result = loop.run(first)
+    redraw()
+    if result.interrupted:
+        raise InterruptedRunError(
+            f"stopped at step {result.steps} of {loop.total}; the checkpoint is {checkpoints.last}",
+            remedy="give the same command again to continue",
+        )
+    return Fitted(result, checkpoints, units)
+
+
+def columns_of(task: Task, optimizer: torch.optim.Optimizer) -> tuple[list[str], dict[str, str]]:
+    """Names of all logged numbers, and units of those that have one."""
+    losses = ["loss", *(f"{name}_loss" for name in task.loss.names)]
+    measured = task.new_metrics().units
+    units = {f"{part}/{name}": u for part in ("train", "val") for name, u in measured.items()}
+    columns = [f"train/{name}" for name in losses]
+    columns += [f"lr_{i}" for i in range(len(optimizer.param_groups))]
+    columns += [f"val/{name}" for name in losses]
+    return [*columns, *units], units

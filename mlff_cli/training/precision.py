@@ -1,0 +1,56 @@
+"""Precision of matrix products during training.
+
+full   as the weights are
+tf32   products of float32 with 10-bit mantissas, accumulated in float32 (NVIDIA tensor cores)
+bf16   mixed: products in bfloat16, weights, sums and energies stay as they are
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+from mlff_cli.core.errors import MissingDependencyError
+
+Precision = Literal["full", "tf32", "bf16"]
+
+
+@contextlib.contextmanager
+def matrix_products(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Set the precision of matrix products, and restore torch's own setting afterwards.
+
+    Raises:
+        MissingDependencyError: the device cannot do it.
+    """
+    if precision == "tf32":
+        check_tf32(device)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def check_tf32(device: torch.device) -> None:
+    """Refuse tf32 where no tensor cores are.
+
+    Raises:
+        MissingDependencyError: the device is no NVIDIA GPU of the Ampere generation or later.
+    """
+    capable = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+    if not capable:
+        raise MissingDependencyError(
+            f"trainer.precision=tf32 needs an NVIDIA GPU of compute capability 8.0, not {device}",
+            remedy="set trainer.precision=full (or bf16, which a CPU can do, too)",
+        )
+
+
+def mixed(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The context of a prediction: bfloat16 products where asked for."""
+    if precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

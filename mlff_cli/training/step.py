@@ -1,0 +1,165 @@
+"""One optimizer step: the gradients of all parts and processes, summed, clipped, applied.
+
+A batch may be computed in parts, on several processes, and as several accumulated batches. The loss
+of each is divided by the labels of the whole, so that the gradients sum to those of one big batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlff_cli.core.errors import NumericalError
+from mlff_cli.training.averages import WeightAverage
+from mlff_cli.training.distributed import World, reduce_gradients
+from mlff_cli.training.losses import LossValue
+from mlff_cli.training.precision import mixed
+from mlff_cli.training.schedules import Schedule
+from mlff_cli.training.settings import TrainerSection
+from mlff_cli.training.task import Batch, Task
+
+# loss and predictions of a part, given the labels of the whole batch; adds to the gradients
+Backward = Callable[[Batch, Tensor], tuple[LossValue, Mapping[str, Tensor]]]
+
+
+class Stepper:
+    """Makes the optimizer's steps.
+
+    Args:
+        task: what to train.
+        optimizer: of the task's parameters.
+        schedule: of the optimizer's learning rates.
+        settings: `trainer` of the configuration.
+        world: the processes that train together.
+        backward: how a part's gradients come about, where it is not by autograd step by step.
+
+    Attributes:
+        average: the averaged weights, if they are kept.
+        gradient_norm: of the last step, before clipping; on the device.
+        stop: whether any process was asked to stop before the last step.
+        save: whether the main process wanted a checkpoint before the last step.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        settings: TrainerSection,
+        world: World,
+        backward: Backward | None = None,
+    ) -> None:
+        self.task = task
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.world = world
+        self._settings = settings
+        self._backward = backward or self._by_autograd
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.device = self._parameters[0].device
+        decay = settings.ema_decay
+        self.average = WeightAverage(task.model, decay) if decay is not None else None
+        self.gradient_norm = torch.zeros((), device=self.device)
+        self.stop = self.save = False
+        self._bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+
+    def __call__(
+        self,
+        step: int,
+        parts: Sequence[Batch],
+        seen: Callable[[Mapping[str, Tensor], Batch], None] = lambda predicted, batch: None,
+        *,
+        stop: bool = False,
+        save: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Make a step.
+
+        Args:
+            step: which, from 0.
+            parts: this process's share of the batch; may be empty.
+            seen: hears the predictions of every part.
+            stop: whether this process was asked to stop.
+            save: whether this process wants a checkpoint.
+
+        Returns:
+            Sums and counts (C,) of the loss components over all processes.
+
+        Raises:
+            NumericalError: the loss or its gradient is not finite; on a CPU before the weights
+                change, elsewhere when `check` is called next.
+        """
+        self.schedule.before_step(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        whole = self._agree(parts, stop, save).to(self.device, non_blocking=True)
+        sums = torch.zeros(len(whole) + 1, dtype=torch.float64, device=self.device)
+        for part in parts:
+            batch = part.to(self.device)
+            loss, predicted = self._backward(batch, whole)
+            sums[:-1] += loss.sums
+            sums[-1] += loss.total.detach()
+            seen(predicted, batch)
+        reduce_gradients(self._parameters, self.world, [sums])
+        self._clip()
+        healthy = torch.isfinite(sums[-1]) & torch.isfinite(self.gradient_norm)
+        self._bad = torch.where((self._bad < 0) & ~healthy, step, self._bad)
+        if self.device.type == "cpu":  # elsewhere asking would make the device wait
+            self.check()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.task.model)
+        return sums[:-1], whole
+
+    def _by_autograd(self, batch: Batch, whole: Tensor) -> tuple[LossValue, Mapping[str, Tensor]]:
+        """Loss, predictions and gradients of a part."""
+        with mixed(self._settings.precision, self.device):
+            predicted = self.task.predict(self.task.model, batch, True)
+        loss = self.task.loss(predicted, batch.tensors, whole)
+        loss.total.backward()
+        return loss, predicted
+
+    def _agree(self, parts: Sequence[Batch], stop: bool, save: bool) -> Tensor:
+        """Labels (C,) of the whole batch; what one process wants, all learn with it."""
+        n = len(self.task.loss.names)
+        shared = torch.zeros(n + 2, dtype=torch.float64)
+        if parts:  # still on the host: nothing here waits for the device
+            shared[:n] = self.task.loss.counts([part.tensors for part in parts])
+        shared[n], shared[n + 1] = float(stop), float(save)
+        self.world.sum_(shared)
+        self.stop, self.save = bool(shared[n]), bool(shared[n + 1])
+        return shared[:n]
+
+    def _clip(self) -> None:
+        """Measure the whole gradient's norm and clip it."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        self.gradient_norm = nn.utils.get_total_norm(gradients)
+        at = self._settings.gradient_clip
+        if self._settings.gradient_clip_by == "norm":
+            nn.utils.clip_grads_with_norm_(self._parameters, at, self.gradient_norm)
+        elif self._settings.gradient_clip_by == "value":
+            nn.utils.clip_grad_value_(self._parameters, at)
+
+    def check(self) -> None:
+        """Stop where a step was not finite, and name the molecules of its batch.
+
+        Raises:
+            NumericalError: some step's loss or gradient was not finite.
+        """
+        bad = int(self._bad)
+        if bad >= 0:
+            raise NumericalError(
+                f"the loss or its gradient is not finite at step {bad + 1}; the batch holds "
+                f"{self.task.name_samples(bad)}",
+                remedy="look at these molecules' labels and geometries, or lower the learning rate",
+            )
+
+    def state(self) -> dict[str, Any]:
+        """What continues beside the weights."""
+        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
