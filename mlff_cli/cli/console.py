@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from mlff_cli.cli.progress import Bar, Lines
+from mlff_cli.cli.progress import cell as text_of
 from mlff_cli.core.reporting import NullProgress, Progress, Summary, Table
-
-PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 
 class ConsoleReporter:
@@ -56,93 +55,8 @@ class ConsoleReporter:
         if not self._progress:
             return NullProgress()
         if self.err.is_terminal:
-            return _Bar(self.err, total, description, unit)
-        return _Lines(self, total, description, unit)
-
-
-class _Bar:
-    """A live bar with the fields behind it."""
-
-    def __init__(self, console: Console, total: int | None, description: str, unit: str) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeElapsedColumn(),
-            TextColumn("<"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[more]}"),
-            console=console,
-        )
-        self._task = self._bar.add_task(escape(description), total=total, more="")
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def advance(self, n: int = 1, **fields: Any) -> None:
-        """Move the bar; without fields the last ones stay."""
-        if fields:
-            self._bar.update(self._task, advance=n, more=escape(_text(fields)))
-        else:
-            self._bar.update(self._task, advance=n)
-
-
-class _Lines:
-    """Progress as plain lines, at most one every few seconds."""
-
-    def __init__(
-        self, reporter: ConsoleReporter, total: int | None, description: str, unit: str
-    ) -> None:
-        self._reporter = reporter
-        self._total = total
-        self._name = description
-        self._unit = unit
-        self._done = self._said = 0
-        self._fields: dict[str, Any] = {}
-
-    def __enter__(self) -> _Lines:
-        self._start = self._last = time.monotonic()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None and self._done > self._said:
-            self._line()
-
-    def advance(self, n: int = 1, **fields: Any) -> None:
-        """Count, and say so when the last line is old enough."""
-        self._done += n
-        self._fields.update(fields)
-        if time.monotonic() - self._last >= PLAIN_INTERVAL:
-            self._line()
-
-    def _line(self) -> None:
-        self._last = time.monotonic()
-        self._said = self._done
-        elapsed = self._last - self._start
-        parts = [f"{self._name}: {self._done}"]
-        if self._total:
-            parts[0] += f"/{self._total} ({100 * self._done / self._total:.0f} %)"
-        parts[0] += f" {self._unit}".rstrip()
-        parts.append(f"elapsed {clock(elapsed)}")
-        if self._total and 0 < self._done < self._total:
-            parts.append(f"ETA {clock(elapsed * (self._total - self._done) / self._done)}")
-        if self._fields:
-            parts.append(_text(self._fields))
-        self._reporter.info(", ".join(parts))
+            return Bar(self.err, total, description, unit)
+        return Lines(self.info, total, description, unit)
 
 
 def print_summary(summary: Summary, *, as_json: bool, quiet: bool) -> None:
@@ -164,13 +78,6 @@ def print_summary(summary: Summary, *, as_json: bool, quiet: bool) -> None:
         out.print(escape(line), soft_wrap=True)
 
 
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
-
-
 def _rich(table: Table) -> RichTable:
     """Numbers to the right, words to the left."""
     shown = RichTable(
@@ -183,7 +90,7 @@ def _rich(table: Table) -> RichTable:
         numeric = all(_numeric(row[i]) for row in table.rows)
         shown.add_column(escape(column), justify="right" if numeric else "left")
     for row in table.rows:
-        shown.add_row(*(escape(_cell(cell)) for cell in row))
+        shown.add_row(*(escape(text_of(cell)) for cell in row))
     return shown
 
 
@@ -195,13 +102,3 @@ def _numeric(cell: Any) -> bool:
             return cell in ("-", "")
         return True
     return isinstance(cell, int | float) or cell is None
-
-
-def _cell(cell: Any) -> str:
-    if cell is None:
-        return "-"
-    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-
-
-def _text(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={_cell(value)}" for name, value in fields.items())

@@ -42,8 +42,11 @@ class Progress(Protocol):
 
     def __exit__(self, *error: object) -> None: ...
 
+    def skip(self, n: int) -> None:
+        """Count `n` steps that were done in an earlier session; they tell nothing of the pace."""
+
     def advance(self, n: int = 1, **fields: Any) -> None:
-        """Move on by `n` and show `fields` beside the bar."""
+        """Move on by `n` and show `fields`, the weightiest first; others stay as they were."""
 
 
 class Reporter(Protocol):
@@ -71,6 +74,9 @@ class NullProgress:
     def __exit__(self, *error: object) -> None:
         return None
 
+    def skip(self, n: int) -> None:
+        """Do nothing."""
+
     def advance(self, n: int = 1, **fields: Any) -> None:
         """Do nothing."""
 
@@ -94,3 +100,14 @@ class NullReporter:
     def progress(self, total: int | None, description: str, unit: str = "") -> NullProgress:
         """A silent bar."""
         return NullProgress()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss.
+
+    >>> duration(59.6), duration(3723)
+    ('1:00', '1:02:03')
+    """
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

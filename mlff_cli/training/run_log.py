@@ -1,8 +1,9 @@
 """The numbers of a run: `metrics.csv` for people and spreadsheets, `metrics.jsonl` for programs.
 
 Both hold one row per logged step. The CSV's header gives units, as `val/E_rmse [kcal/mol]`; the
-first line of the JSONL is `{"kind": "units", ...}`, the others have plain names and no NaN. What
-the user is told goes into `train.log` as well.
+first line of the JSONL is `{"kind": "units", ...}`, the rows have plain names and no NaN. A number
+gets its column when it appears for the first time, so that labels nobody has leave none behind.
+What the user is told goes into `train.log` as well.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ class RunLog:
 
     Args:
         folder: the run folder.
-        columns: names of all numbers, in order.
+        columns: names of all numbers that may come, in order.
         units: unit by name, where there is one.
+        names: what else a number is called, as `lr_0` by its parameter group; for the JSONL.
         resume_after: keep rows up to this step (a resumed run); None starts anew.
+
+    Attributes:
+        rows: everything written so far.
     """
 
     def __init__(
@@ -34,20 +39,23 @@ class RunLog:
         columns: Sequence[str],
         units: Mapping[str, str],
         *,
+        names: Mapping[str, str] | None = None,
         resume_after: int | None = None,
     ) -> None:
         self.csv = folder / "metrics.csv"
         self.jsonl = folder / "metrics.jsonl"
-        self._columns = ("step", "epoch", *columns)
+        self._columns = tuple(columns)
+        self._units = dict(units)
         self.rows: list[dict[str, Any]] = []
         if resume_after is not None and self.jsonl.exists():
             self.rows = [r for r in read_rows(self.jsonl) if r["step"] <= resume_after]
-        header = [f"{c} [{units[c]}]" if units.get(c) else c for c in self._columns]
-        lines = [_csv_line(header), *(self._csv_row(row) for row in self.rows)]
-        write_text(self.csv, "".join(lines), force=True)
-        first = json.dumps({"kind": "units", **{k: u for k, u in units.items() if u}})
-        rest = [json.dumps(row) for row in self.rows]
-        write_text(self.jsonl, "\n".join([first, *rest]) + "\n", force=True)
+        self._present = {name for row in self.rows for name in row}
+        self._header: list[str] = []
+        self._write_csv()
+        first = [{"kind": "units", **{k: u for k, u in units.items() if u}}]
+        first += [{"kind": "names", **names}] if names else []
+        lines = [json.dumps(row) + "\n" for row in (*first, *self.rows)]
+        write_text(self.jsonl, "".join(lines), force=True)
 
     def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Add a row; values that are not finite stay empty.
@@ -58,11 +66,24 @@ class RunLog:
         finite = {k: v for k, v in values.items() if math.isfinite(v)}
         row = {"kind": "metrics", "step": step, "epoch": epoch, **finite}
         self.rows.append(row)
-        self._append(self.csv, self._csv_row(row))
+        if row.keys() <= self._present:
+            self._append(self.csv, self._csv_row(row))
+        else:  # rare: the first loss, the first validation
+            self._present |= row.keys()
+            self._write_csv()
         self._append(self.jsonl, json.dumps(row) + "\n")
 
+    def _write_csv(self) -> None:
+        """Write the whole file, with the columns that have data: first the announced ones."""
+        known = [c for c in self._columns if c in self._present]
+        more = sorted(self._present - {"kind", "step", "epoch", *known})
+        self._header = ["step", "epoch", *known, *more]
+        header = [f"{c} [{self._units[c]}]" if self._units.get(c) else c for c in self._header]
+        lines = [_csv_line(header), *(self._csv_row(row) for row in self.rows)]
+        write_text(self.csv, "".join(lines), force=True)
+
     def _csv_row(self, row: Mapping[str, Any]) -> str:
-        return _csv_line([repr(row[c]) if c in row else "" for c in self._columns])
+        return _csv_line([repr(row[c]) if c in row else "" for c in self._header])
 
     @staticmethod
     def _append(path: Path, text: str) -> None:
@@ -85,6 +106,24 @@ def _csv_line(cells: Sequence[str]) -> str:
     return line.text
 
 
+def run_columns(
+    losses: Sequence[str], metric_units: Mapping[str, str], groups: int
+) -> tuple[list[str], dict[str, str]]:
+    """Names of the numbers that a run may log, in order, and units of those that have one.
+
+    Args:
+        losses: names of the loss's components.
+        metric_units: unit of every metric, as `fid0/E_rmse`, "" where there is none.
+        groups: how many learning rates there are.
+    """
+    names = ["loss", *(f"{name}_loss" for name in losses), *metric_units]
+    columns = [f"train/{name}" for name in names]
+    columns += [f"lr_{i}" for i in range(groups)]
+    columns += [f"val/{name}" for name in names]
+    parts = ("train", "val")
+    return columns, {f"{p}/{name}": u for p in parts for name, u in metric_units.items() if u}
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a `metrics.jsonl`; a last line that a killed run left unfinished is dropped."""
     rows = []
@@ -101,7 +140,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class FileReporter:
-    """Passes messages on and keeps its lines in a file.
+    """Passes messages on and keeps them in a file, details included.
 
     Args:
         reporter: who hears everything.
@@ -128,7 +167,8 @@ class FileReporter:
         self._reporter.info(message)
 
     def detail(self, message: str) -> None:
-        """Pass on."""
+        """Pass on and keep."""
+        self._keep(message)
         self._reporter.detail(message)
 
     def warning(self, message: str) -> None:

@@ -22,22 +22,26 @@ class LogFrequency(Iterations):
     """How often numbers are written and shown."""
 
     console: dict[PositiveInt, PositiveInt] = {1: 1, 11: 10, 101: 100}
-    """Epochs between two lines on the terminal, by the epoch from which that holds."""
+    """Epochs between two lines on the terminal, by the epoch from which that holds; `train.log` has
+    every line."""
     figure_seconds: PositiveFloat = 60.0
-    """Seconds between two drawings of the loss curves while the run goes on."""
+    """Seconds between two drawings of the loss curves while the run goes on; more where drawing
+    would take over a hundredth of the time."""
 
 
 class WandbInit(Section):
     """Arguments of wandb.init."""
 
     mode: Literal["disabled", "offline", "online"] = "disabled"
-    """Whether to log to Weights & Biases."""
+    """Log to Weights & Biases: not at all, into the run folder (`wandb sync` sends it), at once."""
     name: str | None = None
-    """Name of the run."""
+    """Name of the run; null: run_name."""
     entity: str | None = None
     """Account."""
     project: str | None = None
-    """Project."""
+    """Project; null: project_name."""
+    group: str | None = None
+    """Group of runs that belong together."""
     notes: str | None = None
     """Notes."""
     tags: list[str] | None = None

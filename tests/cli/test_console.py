@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mlff_cli.cli import console
+from mlff_cli.cli import console, progress
 from mlff_cli.cli.console import print_summary
 from mlff_cli.core.reporting import Summary, Table
 
@@ -42,7 +42,8 @@ def test_waiting_threads_sleep_unless_told_otherwise(given, used):
 def test_the_last_progress_line_is_said_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "PLAIN_SHARE", 0.0)
     with console.ConsoleReporter().progress(2, "work") as bar:
         bar.advance()
         bar.advance()

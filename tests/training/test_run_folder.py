@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.reporting import NullReporter
 from mlff_cli.data.model_file import ModelFile, load_model_file
 from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.prefetch import ahead
-from mlff_cli.training.run_log import RunLog, read_rows
+from mlff_cli.training.run_log import FileReporter, RunLog, read_rows, run_columns
 from mlff_cli.training.settings import CheckpointSection
 from mlff_cli.training.transfer import load_weights
 
@@ -95,6 +96,43 @@ def test_the_log_names_units_and_survives_a_killed_run(tmp_path: Path) -> None:
     assert [row["step"] for row in resumed.rows] == [1, 2]
     assert len(log.csv.read_text().splitlines()) == 3
     assert read_rows(log.jsonl) == resumed.rows
+
+
+def test_numbers_that_never_come_have_no_column(tmp_path: Path) -> None:
+    columns, units = run_columns(["energy"], {"E_rmse": "eV", "E_r2": "", "q_rmse": "e"}, 2)
+    assert columns[:5] == ["train/loss", "train/energy_loss", "train/E_rmse", "train/E_r2",
+                           "train/q_rmse"]  # fmt: skip
+    assert units == {f"{p}/{k}": u for p in ("train", "val") for k, u in
+                     (("E_rmse", "eV"), ("q_rmse", "e"))}  # fmt: skip
+    names = {"lr_0": "embeddings", "lr_1": "others"}
+    log = RunLog(tmp_path, columns, units, names=names)
+    log.write(1, 1, {"lr_1": 1e-3, "lr_0": 1e-4, "train/loss": 2.0})
+    log.write(2, 1, {"val/E_rmse": 4.0, "train/E_rmse": 3.0, "train/loss": 1.0, "extra": 1.0})
+    log.write(3, 2, {"train/loss": 0.5})
+    expected = "step,epoch,train/loss,train/E_rmse [eV],lr_0,lr_1,val/E_rmse [eV],extra"
+    assert log.csv.read_text().splitlines() == [
+        expected,
+        "1,1,2.0,,0.0001,0.001,,",
+        "2,1,1.0,3.0,,,4.0,1.0",
+        "3,2,0.5,,,,,",
+    ]
+    again = RunLog(tmp_path, columns, units, names=names, resume_after=1)
+    assert again.csv.read_text().splitlines() == [
+        "step,epoch,train/loss,lr_0,lr_1",
+        "1,1,2.0,0.0001,0.001",
+    ]
+    second = json.loads(again.jsonl.read_text().splitlines()[1])
+    assert second == {"kind": "names", **names}
+
+
+def test_the_file_keeps_what_the_terminal_was_spared(tmp_path: Path) -> None:
+    heard = NullReporter()
+    reporter = FileReporter(heard, tmp_path / "train.log", append=False)
+    reporter.info("a")
+    reporter.detail("b")
+    FileReporter(heard, tmp_path / "train.log", append=True).warning("c")
+    assert (tmp_path / "train.log").read_text() == "a\nb\nwarning: c\n"
+    assert heard.warnings == ["c"]
 
 
 def test_weights_are_copied_or_repeated_per_fidelity() -> None:

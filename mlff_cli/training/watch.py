@@ -1,0 +1,361 @@
+"""What people see of a run: the bar's fields, a line per epoch, the beginning and the end.
+
+    improvement = 1 - val/loss / (the first val/loss of the run)
+
+Nothing here reads or writes: the loop asks, and tells a reporter. Lines of every epoch go into
+`train.log`; the terminal has those that `due` names, fewer and fewer as a run grows old.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlff_cli.core.reporting import Table, duration
+from mlff_cli.training.settings_logging import LogFrequency
+
+STEPS, DATA, VALIDATION, WRITING = "steps", "waiting for data", "validation", "logs and checkpoints"
+FIGURE_SHARE = 0.01  # of the time, at most, is spent on drawing
+LARGEST_DIGITS = 8  # decimals of a percentage that approaches 100
+
+
+@dataclass(frozen=True)
+class Said:
+    """A line about the state of a run.
+
+    Attributes:
+        text: the line.
+        due: whether it belongs on the terminal, not only into the file.
+    """
+
+    text: str
+    due: bool
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A validation: after which step, its loss and all metrics by name."""
+
+    step: int
+    loss: float
+    metrics: dict[str, float]
+
+
+class Stopwatch:
+    """Where the time of this session went; what nobody claims is the steps'.
+
+    Args:
+        clock: tells the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._start = clock()
+        self._claimed = dict.fromkeys((DATA, VALIDATION, WRITING), 0.0)
+
+    def claim(self, kind: str, since: float) -> None:
+        """Book the time from `since` until now; kinds do not overlap."""
+        self._claimed[kind] += self.clock() - since
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the session began."""
+        return self.clock() - self._start
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by kind; together they are the time elapsed."""
+        rest = self.elapsed - sum(self._claimed.values())
+        return {STEPS: max(0.0, rest), **self._claimed}
+
+
+class FigureClock:
+    """Decides when to draw again, so that drawing stays below FIGURE_SHARE of the time.
+
+    Args:
+        seconds: between two drawings, at least.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._next = clock() + seconds
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time."""
+        return self._clock() >= self._next
+
+    def drawn(self, since: float) -> None:
+        """Say that a drawing, begun at `since`, is done."""
+        now = self._clock()
+        self._next = now + max(self._seconds, (now - since) * (1 / FIGURE_SHARE - 1))
+
+
+class Watch:
+    """Keeps what the numbers are compared with, and words them.
+
+    Args:
+        frequency: `log_frequency` of the configuration.
+        units: unit of every metric.
+        names: metrics to show, as `fid0/E_rmse`, the weightiest first.
+        epochs: of the whole run.
+        epoch_length: steps of an epoch.
+        samples: what a batch holds.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        frequency: LogFrequency,
+        units: Mapping[str, str],
+        names: Sequence[str],
+        epochs: int,
+        epoch_length: int,
+        *,
+        samples: str = "molecules",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._every = sorted(frequency.console.items())
+        self._units = dict(units)
+        self._names = list(names)
+        self._epochs = epochs
+        self._length = epoch_length
+        self._samples = samples
+        self.stopwatch = Stopwatch(clock)
+        self._seen = 0
+        self._first: Validation | None = None
+        self._best: Validation | None = None
+        self._last: Validation | None = None
+        self._unsaid: str | None = None
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Plain values to continue from."""
+        known = {"first": self._first, "best": self._best, "last": self._last}
+        return {k: None if v is None else dataclasses.asdict(v) for k, v in known.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`."""
+        known = {k: None if v is None else Validation(**v) for k, v in state.items()}
+        self._first, self._best, self._last = known["first"], known["best"], known["last"]
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    def trained(self, samples: int) -> None:
+        """Count the samples of a step, of all processes."""
+        self._seen += samples
+
+    def validated(self, step: int, loss: float, metrics: Mapping[str, float]) -> bool:
+        """Take note of a validation; returns whether it is the best so far."""
+        self._last = Validation(step, loss, dict(metrics))
+        self._first = self._first or self._last
+        if self._best is None or loss < self._best.loss:
+            self._best = self._last
+        return self._best is self._last
+
+    def improvement(self, loss: float) -> float | None:
+        """Share by which a validation loss is below the first one; None where that was not > 0."""
+        if self._first is None or self._first.loss <= 0.0:
+            return None
+        return 1.0 - loss / self._first.loss
+
+    # -- the bar ----------------------------------------------------------------------------------
+
+    def bar_fields(self, components: Mapping[str, float], lr: float) -> dict[str, str]:
+        """What stands beside the bar, the weightiest first.
+
+        Args:
+            components: of the training loss since the last log, by name; their sum is the loss.
+            lr: learning rate.
+        """
+        fields = {"loss": number(sum(components.values()))} if components else {}
+        fields["lr"] = number(lr, 3)
+        seconds = self.stopwatch.seconds()
+        busy = seconds[STEPS] + seconds[DATA]
+        if self._seen and busy > 0:
+            fields[f"{self._samples}/s"] = f"{self._seen / busy:.0f}"
+        errors = self._last.metrics if self._last else {}
+        fields |= {name: number(errors[name], 3) for name in self._names if name in errors}
+        if len(components) > 1:
+            fields |= {f"{name}_loss": number(part, 3) for name, part in components.items()}
+        return fields
+
+    # -- lines ------------------------------------------------------------------------------------
+
+    def banner(self, first: int, log_every: int, validate_every: int) -> list[str]:
+        """How the run goes on from step `first`, for its beginning."""
+        total = self._epochs * self._length
+        lines = []
+        if first:
+            epoch = self._epoch(first)
+            lines.append(f"continuing at step {first} of {total}, epoch {epoch} of {self._epochs}")
+        lines.append(
+            f"{self._epochs} epochs of {self._length} steps: training loss logged "
+            f"{self._often(log_every)}, validation {self._often(validate_every)}"
+        )
+        if self._epochs > 1:
+            lines.append(f"shown here: {self._shown()}; train.log has every line")
+        return lines
+
+    def line(self, step: int, lr: float, train: float | None = None) -> Said | None:
+        """The line of a step at which an epoch ended or a validation was made; else None.
+
+        Args:
+            step: steps done.
+            lr: learning rate.
+            train: mean training loss since the last log.
+        """
+        validation = self._last if self._last and self._last.step == step else None
+        at_end = step % self._length == 0
+        if not (at_end or validation):
+            return None
+        epoch = self._epoch(step)
+        parts = [] if train is None else [f"train {number(train)}"]
+        if validation:
+            best = " (best)" if self._best and validation.step == self._best.step else ""
+            parts += [f"val {number(validation.loss)}{best}", *self._errors(validation)]
+        parts.append(f"lr {number(lr, 3)}")
+        begins = bool(validation and self._first and validation.step == self._first.step)
+        if validation and not begins:
+            share = self.improvement(validation.loss)
+            parts += [] if share is None else [f"improvement {percent(share)}"]
+        parts.append(duration(self.stopwatch.elapsed))
+        at = f"epoch {epoch}/{self._epochs}" + ("" if at_end else f" step {step}")
+        text = f"{at}: {', '.join(parts)}"
+        last = step == self._epochs * self._length
+        due = last or begins or (at_end and self._due(epoch))
+        self._unsaid = None if due else text
+        return Said(text, due)
+
+    @property
+    def unsaid(self) -> str | None:
+        """The last line, where the terminal has not had it; for a run that ends early."""
+        return self._unsaid
+
+    def _errors(self, validation: Validation) -> list[str]:
+        """Watched metrics; those of the fidelities together, as `E_rmse fid0 3.2 fid1 4.1 eV`."""
+        groups: dict[str, list[str]] = {}
+        for name in self._names:
+            if name in validation.metrics:
+                fidelity, _, metric = name.rpartition("/")
+                value = number(validation.metrics[name], 3)
+                groups.setdefault(metric, []).append(f"{fidelity} {value}".strip())
+        unit = {name.rpartition("/")[2]: self._units.get(name, "") for name in self._names}
+        return [f"{m} {' '.join(values)} {unit[m]}".strip() for m, values in groups.items()]
+
+    def _epoch(self, step: int) -> int:
+        return -(-step // self._length)
+
+    def _due(self, epoch: int) -> bool:
+        every = [n for start, n in self._every if start <= epoch]
+        return bool(every) and epoch % every[-1] == 0
+
+    def _often(self, every: int) -> str:
+        """`every` steps in words."""
+        epochs, rest = divmod(every, self._length)
+        if rest:
+            return f"every {every} steps"
+        return "every epoch" if epochs == 1 else f"every {epochs} epochs"
+
+    def _shown(self) -> str:
+        """The console's frequency in words."""
+        words = ["the first and the last epoch"]
+        for start, n in self._every:
+            if start <= self._epochs:
+                often = "every epoch" if n == 1 else f"epochs divisible by {n}"
+                words.append(often if start == 1 else f"{often} from {start} on")
+        return ", ".join(words)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def summary(self, step: int) -> list[tuple[str, str]]:
+        """Rows (name, value) about a run that ended after `step` steps."""
+        rows = [("steps", f"{step} ({self._epoch(step)} of {self._epochs} epochs)")]
+        if self._best:
+            at = f"epoch {self._epoch(self._best.step)}, step {self._best.step}"
+            rows.append(("best validation loss", f"{number(self._best.loss)} ({at})"))
+            share = self.improvement(self._best.loss)
+            if share:
+                rows.append(("improvement from the first", percent(share)))
+        seconds = self.stopwatch.seconds()
+        total = sum(seconds.values())
+        rows.append(("time of this session", duration(total)))
+        if total > 0:
+            rows += [(f"  {k}", f"{100 * s / total:.1f} %") for k, s in seconds.items()]
+        if self._seen and total > 0:
+            rows.append((f"{self._samples} per second", f"{self._seen / total:.0f}"))
+        return rows
+
+    def summary_data(self) -> dict[str, Any]:
+        """The same as plain values."""
+        best = self._best
+        return {
+            "best_step": best.step if best else None,
+            "best_epoch": self._epoch(best.step) if best else None,
+            "best_loss": best.loss if best else None,
+            "improvement": self.improvement(best.loss) if best else None,
+            "seconds": self.stopwatch.seconds(),
+        }
+
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """Metrics of the best validation so far."""
+        return dict(self._best.metrics) if self._best else {}
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def error_table(title: str, metrics: Mapping[str, float], units: Mapping[str, str]) -> Table:
+    """Validation errors, a row per error and a column per fidelity.
+
+    What is zero everywhere (spin charges of closed shells) was not learned and has no row.
+
+    Args:
+        title: of the table.
+        metrics: by name, as `E_rmse`, `fid0/E_rmse`, `energy_loss`.
+        units: unit by name.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    unit: dict[str, str] = {}
+    for name, value in metrics.items():
+        of, _, error = name.rpartition("/")
+        if error.endswith(("loss", "_mae", "_rmse")):
+            rows.setdefault(error, {})[of] = value
+            unit[error] = units.get(name, "")
+    wheres = list(dict.fromkeys(of for row in rows.values() for of in row))
+    return Table(
+        title,
+        ["", "unit", *(of or "all" for of in wheres)],
+        [
+            [error, unit[error], *(number(row[of]) if of in row else "" for of in wheres)]
+            for error, row in rows.items()
+            if any(row.values())
+        ],
+    )
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number with so many significant digits, zeros at its end included: 0.01230, 12.30, 1e+12.
+
+    >>> number(0.0123), number(1234.5), number(3.0, 3), number(2.5e13, 3)
+    ('0.01230', '1234', '3.00', '2.50e+13')
+    """
+    return f"{value:#.{digits}g}".removesuffix(".").replace(".e", "e")
+
+
+def percent(share: float) -> str:
+    """A share in percent, with the more decimals the closer it comes to 1.
+
+    >>> percent(0.372), percent(0.9998), percent(0.99999996), percent(-0.05), percent(1.0)
+    ('37.2 %', '99.98 %', '99.999996 %', '-5.0 %', '100.0 %')
+    """
+    rest = abs(1.0 - share)
+    digits = 1 if rest in (0.0, 1.0) else max(1, math.ceil(-math.log10(rest)) - 2)
+    return f"{100 * share:.{min(digits, LARGEST_DIGITS)}f} %"
