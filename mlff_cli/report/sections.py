@@ -82,7 +82,8 @@ def _errors_by_fidelity(row: Mapping[str, Any], units: Mapping[str, str]) -> lis
             unit_of.setdefault(metric, units.get(key, ""))
     if not table:
         return []
-    metrics = list(dict.fromkeys(m for values in table.values() for m in values))
+    # what is zero everywhere (spin charges of closed shells) was not learned
+    metrics = list(dict.fromkeys(m for values in table.values() for m, v in values.items() if v))
     columns = [f"{m} ({unit_of[m]})" if unit_of[m] else m for m in metrics]
     rows = [[who, *(table[who].get(m) for m in metrics)] for who in sorted(table)]
     return [DataTable(["", *columns], rows, "Validation errors of the best checkpoint")]
