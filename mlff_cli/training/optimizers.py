@@ -1,28 +1,72 @@
-"""Optimizers with parameter groups chosen by regular expressions of the parameters' names."""
+"""Optimizers with parameter groups chosen by regular expressions of the parameters' names.
+
+Torch's own, and AdaBelief (Zhuang et al., NeurIPS 2020) and Yogi (Zaheer et al., NeurIPS 2018) of
+pytorch_optimizer, which takes a second to import and is imported only for these.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
-from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.config import nearest
+from mlff_cli.core.errors import ConfigError, MissingDependencyError
 from mlff_cli.training.allowlist import Allowlist
+from mlff_cli.training.losses import WEIGHTS_GROUP, MultiTaskLoss
 from mlff_cli.training.settings_optimizer import OptimizerSection, ParamGroup
 
-_NAMES = (
+
+@dataclass(frozen=True)
+class Kind:
+    """One optimizer, imported when it is asked for.
+
+    Attributes:
+        module: where its class is.
+        name: of its class.
+    """
+
+    module: str
+    name: str
+
+    def load(self) -> type[torch.optim.Optimizer]:
+        """The class.
+
+        Raises:
+            MissingDependencyError: its package is not installed.
+        """
+        try:
+            kind: type[torch.optim.Optimizer] = getattr(import_module(self.module), self.name)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"optimizer.class: {self.name} needs the package {self.module}: {error}",
+                remedy="pip install pytorch-optimizer, or use torch.optim.AdamW",
+            ) from error
+        return kind
+
+
+_TORCH = (
     "AdamW", "Adam", "RAdam", "NAdam", "SGD", "Adagrad", "Adamax", "RMSprop", "Adadelta", "ASGD",
+    "Rprop", "Adafactor", "Muon",
 )  # fmt: skip
-OPTIMIZERS: Allowlist[Any] = Allowlist(
+_OTHERS = ("AdaBelief", "Yogi")  # pytorch_optimizer holds classes of other licences, too
+OPTIMIZERS: Allowlist[Kind] = Allowlist(
     "optimizer.class",
-    ("torch.optim",),
-    {name: getattr(torch.optim, name) for name in _NAMES},
-    later=("AdaBelief", "Yogi", "LBFGS", "Muon"),
+    ("torch.optim", "pytorch_optimizer"),
+    {name: Kind("torch.optim", name) for name in _TORCH}
+    | {name: Kind("pytorch_optimizer", name) for name in _OTHERS},
 )
+_UNFIT = {
+    "LBFGS": "it computes the same batch several times per step and keeps one learning rate",
+    "SparseAdam": "it takes sparse gradients, and the gradients here are dense",
+}
+_REST = "others"  # the group of parameters that match no expression
 
 
 def freeze(model: nn.Module, section: OptimizerSection) -> list[str]:
@@ -68,51 +112,101 @@ def _search(pattern: str, name: str, key: str) -> bool:
         raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from None
 
 
-def build_optimizer(model: nn.Module, section: OptimizerSection) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, section: OptimizerSection, loss: MultiTaskLoss | None = None
+) -> torch.optim.Optimizer:
     """The optimizer that a configuration describes.
 
     Every group holds its name and `lr_ratio`, its learning rate by the optimizer's, which
-    schedules keep.
+    schedules keep. What the loss learns is the last group.
+
+    Args:
+        model: whose parameters are trained, as far as they require a gradient.
+        section: `optimizer` of the configuration.
+        loss: may have parameters of its own.
 
     Raises:
         ConfigError: unknown class, an argument that the class does not take, a group that matches
             no parameter.
+        MissingDependencyError: the optimizer's package is not installed.
     """
-    kind = OPTIMIZERS.find(section.class_)
+    kind = _kind(section.class_)
     base = section.kwargs.lr
-    accepted = inspect.signature(kind).parameters
+    kwargs = _arguments(kind, section)
+    groups = _groups(model, section)
+    if "weight_decay" not in kwargs and any(g.get("weight_decay") for g in groups):
+        raise ConfigError(
+            f"optimizer.param_groups: {section.class_} does not take 'weight_decay'",
+            remedy="leave it out",
+        )
+    if loss is not None:
+        groups += loss.param_groups(base)
+    if kind.__name__ == "Muon":
+        _check_matrices(model, loss)
+    try:
+        return kind(groups, **kwargs)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"optimizer.kwargs: {error}") from None
+
+
+def _kind(name: str) -> type[torch.optim.Optimizer]:
+    short = name.removeprefix("torch.optim.")
+    if short in _UNFIT:
+        raise ConfigError(
+            f"optimizer.class: {name} cannot train here: {_UNFIT[short]}",
+            remedy="use torch.optim.AdamW",
+        )
+    return OPTIMIZERS.find(name).load()
+
+
+def _arguments(kind: type[torch.optim.Optimizer], section: OptimizerSection) -> dict[str, Any]:
+    """What is given to the class; a default of ours that it does not take is dropped."""
+    known = type(section.kwargs).model_fields
+    accepted = [name for name in inspect.signature(kind).parameters if name in known]
     kwargs = {k: v for k, v in section.kwargs.model_dump().items() if v is not None}
     for name in set(kwargs) - set(accepted):
         if name in section.kwargs.model_fields_set:
+            near = nearest(name, accepted, 1)
             raise ConfigError(
-                f"optimizer.kwargs: {section.class_} does not take {name!r}", remedy="leave it out"
+                f"optimizer.kwargs: {section.class_} does not take {name!r}",
+                remedy=f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(accepted)}",
             )
         kwargs.pop(name)
-    groups: dict[str, dict[str, Any]] = {
-        name: _group(name, group, base) for name, group in section.param_groups.items()
+    return kwargs
+
+
+def _groups(model: nn.Module, section: OptimizerSection) -> list[dict[str, Any]]:
+    """Groups of the trained parameters; each parameter is in the first that it matches."""
+    for name in (_REST, WEIGHTS_GROUP):
+        if name in section.param_groups:
+            raise ConfigError(
+                f"optimizer.param_groups: {name!r} is the name of a group that is always there",
+                remedy="call it something else",
+            )
+    groups = {
+        name: _group(name, group, section.kwargs.lr) for name, group in section.param_groups.items()
     }
-    groups["others"] = {"name": "others", "lr": base, "lr_ratio": 1.0, "params": []}
+    groups[_REST] = _group(_REST, ParamGroup(re=""), section.kwargs.lr)
+    matched = set()
     for name, parameter in model.named_parameters():
-        matching = (
-            key
-            for key, group in section.param_groups.items()
-            if _search(group.re, name, f"optimizer.param_groups.{key}.re")
+        key = next(
+            (
+                key
+                for key, group in section.param_groups.items()
+                if _search(group.re, name, f"optimizer.param_groups.{key}.re")
+            ),
+            _REST,
         )
-        groups[next(matching, "others")]["params"].append((parameter, name))
+        matched.add(key)
+        if parameter.requires_grad:
+            groups[key]["params"].append(parameter)
     for key, group in section.param_groups.items():
-        if not groups[key]["params"]:
+        if key not in matched:
             raise ConfigError(
                 f"optimizer.param_groups.{key}.re: {group.re!r} matches no parameter",
                 remedy=f"set optimizer.param_groups.{key} to match one",
             )
-    for settings in groups.values():
-        settings["params"] = [p for p, _ in settings["params"] if p.requires_grad]
-    filled = [g for g in groups.values() if g["params"]]
-    try:
-        optimizer: torch.optim.Optimizer = kind(filled, **kwargs)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer.kwargs: {error}") from None
-    return optimizer
+    return [group for group in groups.values() if group["params"]]
 
 
 def _group(key: str, group: ParamGroup, base: float) -> dict[str, Any]:
@@ -121,3 +215,15 @@ def _group(key: str, group: ParamGroup, base: float) -> dict[str, Any]:
     if group.weight_decay is not None:
         settings["weight_decay"] = group.weight_decay
     return settings
+
+
+def _check_matrices(model: nn.Module, loss: MultiTaskLoss | None) -> None:
+    """Muon orthogonalises matrices; nothing else has rows and columns."""
+    named = [*model.named_parameters(), *(loss.named_parameters() if loss is not None else ())]
+    other = next(((n, p) for n, p in named if p.requires_grad and p.dim() != 2), None)
+    if other is not None:
+        raise ConfigError(
+            f"optimizer.class: Muon trains matrices only, and {other[0]!r} has shape "
+            f"{tuple(other[1].shape)}",
+            remedy="use torch.optim.AdamW, or freeze the others (optimizer.force_no_train)",
+        )
