@@ -12,7 +12,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -24,8 +24,9 @@ from mlff_cli.training.launch import Launch
 from mlff_cli.training.placement import Member
 
 POLL = 0.05  # seconds between looks at the store
+SETTLE = 0.2  # seconds in which all connections of a killed process break
 KNOCK = 5.0  # seconds until an address that does not answer is given up
-GRACE = 5.0  # seconds to learn why the others failed
+GRACE = 3.0  # seconds to learn why the others failed
 
 
 class PeerError(NumericalError):
@@ -47,7 +48,10 @@ class Board:
         self.hosts: dict[int, str] = {}
         self._until = time.monotonic() + launch.join_timeout
         self._left = False
+        self._superfluous = False  # another process has this rank already
+        self._here: set[int] = set()  # ranks whose end is waited for
         self._ended: dict[int, Any] | None = None
+        self._failed: Sequence[Any] = ()  # rank, exit code and text of the first that failed
         self._serves = launch.rank == 0 and not launch.store_runs
         where = f"{launch.address}:{launch.port}"
         if not self._serves:
@@ -107,44 +111,61 @@ class Board:
 
         Raises:
             UsageError: some do not come, or two have one rank, or they count differently.
+            PeerError: one of them failed before all were here.
         """
+        try:
+            return self._meet(me)
+        except RuntimeError as error:  # the store went with rank 0
+            raise self.reason(error) from error
+
+    def _meet(self, me: Member) -> list[Member]:
         launch = self.launch
         if self.store.add(f"taken/{me.rank}", 1) > 1:
+            self._superfluous = True
             raise UsageError(
                 f"there are two processes of rank {me.rank} at {launch.address}:{launch.port}",
                 remedy="another run may use the port: set MASTER_PORT to a free one",
             )
         self.store.set(f"came/{me.rank}", json.dumps([launch.size, dataclasses.asdict(me)]))
-        came = self._read("came", self._until)
+        everybody = set(range(launch.size))
+        came = self._read("came", everybody, self._until, lambda: self.store.check(["failed"]))
+        self.hosts = {rank: member["host"] for rank, (_, member) in came.items()}
+        self._here = set(came)
         for rank, (size, _) in came.items():
             if size != launch.size:
                 raise UsageError(
                     f"rank {me.rank} counts {launch.size} processes, rank {rank} counts {size}",
                     remedy="give all nodes the same number of nodes and processes",
                 )
-        missing = [rank for rank in range(launch.size) if rank not in came]
+        missing = sorted(everybody - came.keys())
+        if missing and self.store.check(["failed"]):
+            self._here = everybody  # the missing may come yet, and must learn of it
+            raise self.reason()
         if missing:
             raise UsageError(
                 f"{len(came)} of {launch.size} processes came to {launch.address}:{launch.port} "
                 f"within {launch.join_timeout:g} s; missing: {_ranks(missing)}",
                 remedy="see the logs of the missing ones; MLFF_JOIN_TIMEOUT=SECONDS waits longer",
             )
-        members = [Member(**came[rank][1]) for rank in range(launch.size)]
-        self.hosts = {m.rank: m.host for m in members}
-        return members
+        return [Member(**member) for _, member in came.values()]
 
-    def _read(self, name: str, until: float) -> dict[int, Any]:
-        """What every rank left under a name, as far as it did in time."""
+    def _read(
+        self,
+        name: str,
+        expected: set[int],
+        until: float,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> dict[int, Any]:
+        """What the expected ranks left under a name, as far as they did in time."""
         found: dict[int, Any] = {}
-        while len(found) < self.launch.size:
-            for rank in range(self.launch.size):
+        while True:
+            for rank in expected - found.keys():
                 key = f"{name}/{rank}"
-                if rank not in found and self.store.check([key]):
+                if self.store.check([key]):
                     found[rank] = json.loads(self.store.get(key))
-            if len(found) == self.launch.size or time.monotonic() > until:
-                break
+            if found.keys() == expected or time.monotonic() > until or enough():
+                return dict(sorted(found.items()))
             time.sleep(POLL)
-        return found
 
     # -- going ------------------------------------------------------------------------------------
 
@@ -154,48 +175,51 @@ class Board:
         try:
             yield
         except BaseException as error:
-            self._leave({"how": "failed", "code": _code(error), "text": str(error)})
+            self._leave({"text": str(error)}, failed=[self.launch.rank, _code(error), str(error)])
             ended = self._how_all_ended()
             if isinstance(error, MLFFError) and not isinstance(error, PeerError):
                 error.told = self.launch.rank > 0 and ended.get(0, {}).get("text") == str(error)
             self._close(len(ended))
             raise
-        self._leave({"how": "done"})
+        self._leave({"done": True})
         if self._serves:
-            self._how_all_ended()
+            self._how_all_ended()  # who is still there may need the store
 
-    def reason(self, error: RuntimeError) -> PeerError:
-        """Why a collective failed: another's error, or its disappearance."""
-        self._leave({"how": "lost"})
+    def reason(self, error: RuntimeError | None = None) -> PeerError:
+        """Why the others are not to be had: an error of theirs, or their disappearance."""
+        time.sleep(SETTLE)
+        self._leave({})
         ended = self._how_all_ended()
-        failed = [rank for rank, record in ended.items() if record["how"] == "failed"]
-        gone = [rank for rank in range(self.launch.size) if rank not in ended] if ended else [0]
-        if failed:
-            first = min(failed)
-            peer = PeerError(f"{self._name(first)} failed: {ended[first]['text']}")
-            peer.exit_code = ended[first]["code"]
+        gone = sorted(self._here - ended.keys()) if ended else [0]
+        if self._failed:
+            first, code, text = self._failed
+            peer = PeerError(f"{self._name(first)} failed: {text}")
+            peer.exit_code = code
         else:
             who = " and ".join(map(self._name, gone)) or "another process"
             peer = PeerError(
-                f"lost contact with {who} ({_first_line(error)})",
+                f"lost contact with {who}" + (f" ({_first_line(error)})" if error else ""),
                 remedy="see its log; the same command continues from the last checkpoint",
             )
         peer.told = self.launch.rank > 0 and 0 not in gone  # rank 0 says it
         return peer
 
-    def _leave(self, record: dict[str, Any]) -> None:
+    def _leave(self, record: dict[str, Any], failed: Sequence[Any] | None = None) -> None:
         """Leave a word, once, and close the connections: whoever waits for this rank goes on."""
         if self._left:
             return
         self._left = True
         if self._is_open():
             with contextlib.suppress(RuntimeError):
-                self.store.set(f"ended/{self.launch.rank}", json.dumps(record))
+                if failed:
+                    self.store.compare_set("failed", "", json.dumps(failed))  # the first stays
+                if not self._superfluous:
+                    self.store.set(f"ended/{self.launch.rank}", json.dumps(record))
         if not dist.is_initialized():
             return
         with contextlib.suppress(RuntimeError):
             group = dist.group.WORLD
-            if group is not None and record["how"] != "done" and dist.get_backend() != "gloo":
+            if group is not None and "done" not in record and dist.get_backend() != "gloo":
                 group.abort()  # kernels that wait for a dead peer never end
             dist.destroy_process_group()
 
@@ -205,7 +229,9 @@ class Board:
             self._ended = {}
             if self._is_open():
                 with contextlib.suppress(RuntimeError):
-                    self._ended = self._read("ended", time.monotonic() + GRACE)
+                    self._ended = self._read("ended", self._here, time.monotonic() + GRACE)
+                    if self.store.check(["failed"]):
+                        self._failed = json.loads(self.store.get("failed"))
         return self._ended
 
     def _is_open(self) -> bool:
@@ -217,7 +243,7 @@ class Board:
 
     def _close(self, readers: int) -> None:
         """Keep the store open until all who live have read it."""
-        if not self._is_open():
+        if self._superfluous or not self._is_open():
             return
         until = time.monotonic() + GRACE
         with contextlib.suppress(RuntimeError):
