@@ -14,6 +14,7 @@ whatever they hold, NaN included, reaches neither values nor gradients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -72,10 +73,12 @@ class MolecularError:
         if self.per == "atom":
             r = r / _trailing(n_atoms, r)
         h = self.penalty(r).flatten(1) if r.dim() > 1 else self.penalty(r)[:, None]  # [b, values]
-        values = float(h.shape[1])
+        # of an atom or of the molecule; from the vocabulary, because a compiled step's sizes are
+        # symbols, which float() would turn into the numbers of its first batch
+        values = math.prod(d for d in FIELDS[self.label].dims if isinstance(d, int))
         total = h.sum(dim=1, dtype=torch.float64)
         if "N" in FIELDS[self.label].dims:
-            return total / (n_atoms * (values / y.shape[1]))
+            return total / (n_atoms * values)
         if self.per == "sqrt_atom":
             return total / (n_atoms.sqrt() * values)
         return total / values

@@ -12,12 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import FIELDS, LABELS
 from mlff_cli.data.batching import Batch, Collator
 from mlff_cli.data.dataset import FidelityDataset
+from mlff_cli.physics.multipoles import moments
 from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
 from mlff_cli.potentials.aimnet2.model import AIMNet2
 from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
@@ -32,6 +34,7 @@ from mlff_cli.training.losses import (
 )
 from mlff_cli.training.settings_loss import LossSection
 from tests.synthetic import self_energy
+from tests.tiny import molecules, tiny_network
 from tests.tiny_training import ELEMENTS, write_fidelities
 
 SHARED = ("energy", "forces", "charges", "spin_charges")
@@ -228,6 +231,44 @@ def test_the_loss_of_a_set_does_not_depend_on_its_batches(collator: Collator, na
 
     one = whole([np.arange(30)])
     assert whole(np.array_split(np.arange(30), 7)) == pytest.approx(one, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_loss_never_waits_for_the_device(collator: Collator, name: str) -> None:
+    batch = collator(*mixed(collator)).tensors
+    with FakeTensorMode() as fake:  # values do not exist here: asking for one raises
+        faked = {k: fake.from_tensor(v) for k, v in batch.items()}
+        predicted = {n: (faked[n] + 1.0).requires_grad_(True) for n in SHARED}
+        loss = loss_of(name)
+        value = loss(predicted, faked, loss.counts([faked, faked]))
+        value.total.backward()
+        loss.parts(value.sums, value.counts)
+
+
+def test_charges_learn_the_moments() -> None:
+    data = molecules()
+    network = tiny_network().double().requires_grad_(True)
+    g = torch.Generator().manual_seed(0)
+    batch = {
+        **data,
+        "n_atoms": (data["numbers"] > 0).sum(1),
+        "dipole": torch.randn(4, 3, generator=g, dtype=torch.float64),
+        "quadrupole": torch.randn(4, 6, generator=g, dtype=torch.float64),
+        "dipole_mask": torch.tensor([True, True, False, True]),
+        "quadrupole_mask": torch.tensor([True, False, False, True]),
+    }
+    loss = build_loss(section(dipole={"weight": 1}, quadrupole={"weight": 0.5}), LABELS)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    totals = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        out = network(batch)
+        value = loss(moments(out["charges"], batch, loss.labels), batch).total
+        value.backward()
+        optimizer.step()
+        totals.append(float(value.detach()))
+    assert totals[-1] < 0.3 * totals[0]
+    torch.testing.assert_close(out["charges"].sum(1), data["charge"], rtol=0, atol=1e-5)
 
 
 # -- errors of one molecule -----------------------------------------------------------------------

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import FIELDS, LABELS
@@ -140,6 +142,18 @@ def test_only_what_can_have_data_is_named() -> None:
     assert not [n for n in names if "F_" in n or "s_" in n]
     metrics.update(predicted, batch)
     assert set(metrics.compute()) <= names
+
+
+def test_an_update_never_waits_for_the_device() -> None:
+    predicted, batch = data()
+    with FakeTensorMode() as fake:  # values do not exist here: asking for one raises
+        y = {k: fake.from_tensor(v) for k, v in predicted.items()}
+        t = {k: fake.from_tensor(v) for k, v in batch.items()}
+        metrics = RegressionMetrics(OPTIONS, 3, CPU)
+        metrics.update(y, t)
+        metrics.load(metrics.state())
+        with pytest.raises(DataDependentOutputException):
+            metrics.compute()
 
 
 def test_every_metric_has_a_unit() -> None:
