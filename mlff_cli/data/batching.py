@@ -77,12 +77,11 @@ class Collator:
 
     def __call__(self, fidelity: np.ndarray, index: np.ndarray) -> Batch:
         """Read, pad and mask the molecules `index` (B,) of the fidelities `fidelity` (B,)."""
-        n_atoms = np.empty(len(index), dtype="int64")
-        for k, data in self.datasets.items():
-            n_atoms[fidelity == k] = data.n_atoms[index[fidelity == k]]
+        n_atoms = self._sizes(fidelity, index)
         arrays, masks = self._allocate(len(index), int(n_atoms.max()))
         for k, data in self.datasets.items():
             at = np.flatnonzero(fidelity == k)
+            at = at[np.argsort(index[at])]  # ascending rows are read at once
             groups, rows = data.locate(index[at])
             for g in np.unique(groups):
                 here = groups == g
@@ -95,13 +94,22 @@ class Collator:
         return Batch(tensors, present, fidelity, index)
 
     def parts(self, fidelity: np.ndarray, index: np.ndarray, n: int) -> list[Batch]:
-        """The same molecules in at most `n` batches of similar sizes, which pads less."""
-        n_atoms = np.array(
-            [self.datasets[int(k)].n_atoms[i] for k, i in zip(fidelity, index, strict=True)]
-        )
-        order = np.argsort(n_atoms, kind="stable")
+        """The same molecules in at most `n` batches of similar sizes, which pads less.
+
+        No molecules make no batch: a process whose share of a step is empty has nothing to do.
+        """
+        if not len(index):
+            return []
+        order = np.argsort(self._sizes(fidelity, index), kind="stable")
         runs = np.array_split(order, min(n, len(order)))
         return [self(fidelity[run], index[run]) for run in runs]
+
+    def _sizes(self, fidelity: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Atoms (b,) of molecules."""
+        n_atoms = np.empty(len(index), dtype="int64")
+        for k, data in self.datasets.items():
+            n_atoms[fidelity == k] = data.n_atoms[index[fidelity == k]]
+        return n_atoms
 
     def _allocate(self, b: int, n: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Zeros for every field of the batch, and masks that are False."""
@@ -138,15 +146,10 @@ class Collator:
             tensor = tensor.to(self.dtype)
         return tensor.pin_memory() if self.pin else tensor
 
-    def molecule_ref(self, batch: Batch) -> list[tuple[int, str, int]]:
-        """Fidelity, group name and row of every molecule of a batch."""
-        pairs = zip(batch.fidelity, batch.index, strict=True)
-        return [self.datasets[int(k)].reference(int(i)) for k, i in pairs]
-
     def name_molecules(self, fidelity: np.ndarray, index: np.ndarray) -> str:
         """The first of some molecules in words, for error messages."""
         pairs = list(zip(fidelity, index, strict=True))
-        refs = [self.datasets[int(k)].reference(int(i)) for k, i in pairs[:SHOWN_MOLECULES]]
-        words = ", ".join(f"fidelity {k} group {g} molecule {r}" for k, g, r in refs)
+        shown = pairs[:SHOWN_MOLECULES]
+        words = ", ".join(self.datasets[int(k)].name_molecule(int(i)) for k, i in shown)
         more = len(pairs) - SHOWN_MOLECULES
         return words + (f" and {more} more" if more > 0 else "")

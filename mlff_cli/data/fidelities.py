@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import INPUTS
 from mlff_cli.data.dataset import FidelityDataset
+from mlff_cli.data.identity import molecule_keys
 from mlff_cli.data.sae import read_sae
 from mlff_cli.data.sampling import MixedSampler, Pick, SamplerOptions, every_molecule_once
 from mlff_cli.data.settings import DataSection
-from mlff_cli.data.splits import Split, split_by_fraction, split_from_files
+from mlff_cli.data.sharding import share
+from mlff_cli.data.sources import TRAIN, VALIDATION, expand, refuse_repeated, same_content
+from mlff_cli.data.split_file import load_split, save_split
+from mlff_cli.data.splits import Split, digest, split_by_fraction, split_from_files
+
+_HASHED_TOGETHER = 2  # files; more would only compete for the disk
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,8 @@ class Fidelities:
         sae: self-atomic energies {fidelity: {Z: eV}}.
         sampler: draws training batches.
         validation_picks: validation batches.
-        files: every file that was read.
+        digests: every file that was read, with its SHA-256.
+        copies: what a user should hear about files of the same content.
     """
 
     train: list[FidelityDataset]
@@ -38,20 +47,40 @@ class Fidelities:
     sae: dict[int, dict[int, float]]
     sampler: MixedSampler
     validation_picks: list[Pick]
-    files: list[Path]
+    digests: dict[Path, str]
+    copies: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that was read."""
+        return list(self.digests)
 
     @property
     def notes(self) -> list[str]:
         """What a user should hear about the files."""
         different = {id(d): d for d in (*self.train, *self.validation)}
-        return [note for d in different.values() for note in d.notes]
+        return [*(note for d in different.values() for note in d.notes), *self.copies]
+
+    def training_share(self, step: int, rank: int = 0, size: int = 1) -> Pick:
+        """What one of `size` processes computes of the batch of a step; may be empty."""
+        fidelity, index = self.sampler.batch(step)
+        n_atoms = np.empty(len(index), dtype="int64")
+        for d in self.train:
+            n_atoms[fidelity == d.fidelity] = d.n_atoms[index[fidelity == d.fidelity]]
+        return share((fidelity, index), n_atoms, rank, size)
+
+    def save_split(self, path: Path) -> None:
+        """Keep the split, for `data.split_file` of other runs (see `split_file`)."""
+        own = {d.fidelity: len(d) for d in self.validation}
+        sizes = [(len(d), own.get(d.fidelity, 0)) for d in self.train]
+        save_split(path, self.split, sizes, sources_of(self.train, self.validation, self.digests))
 
     def describe(self) -> list[dict[str, Any]]:
         """Entries of the model file."""
         return [
             {
                 "index": d.fidelity,
-                "dataset": d.path.name,
+                "dataset": ", ".join(path.name for path in d.paths),
                 "level_of_theory": d.level_of_theory,
                 "species": d.species,
                 "labels": {k: n for k, n in d.label_counts.items() if n},
@@ -66,6 +95,8 @@ class Fidelities:
         for d, t, v in zip(self.train, split.train, split.validation, strict=True):
             labels = ", ".join(f"{k} {n}" for k, n in d.label_counts.items() if n)
             where = "in memory" if d.in_memory else "on disk"
+            if len(d.paths) > 1:
+                where = f"{len(d.paths)} files {where}"
             theory = d.level_of_theory or "unknown level of theory"
             text = f"{theory}: {len(t)} train, {len(v)} validation ({labels}; {where})"
             table.append((f"fidelity {d.fidelity}", text))
@@ -73,14 +104,21 @@ class Fidelities:
 
 
 def open_fidelities(
-    data: DataSection, seed: int, tell: Callable[[str], None] = lambda message: None
+    data: DataSection,
+    seed: int,
+    tell: Callable[[str], None] = lambda message: None,
+    *,
+    split_seed: int | None = None,
+    local_processes: int = 1,
 ) -> Fidelities:
     """Open, check and split the files of a configuration.
 
     Args:
         data: `data` of the configuration.
-        seed: of split and sampling.
+        seed: of sampling, and of the split where nothing else is given.
         tell: hears what is being read.
+        split_seed: of the split, where `data.split_seed` is null.
+        local_processes: of a distributed run on this machine, which share its memory.
 
     Raises:
         ConfigError: files or options contradict each other.
@@ -91,23 +129,6 @@ def open_fidelities(
             f"data.x: the model reads {', '.join(INPUTS)}, found {', '.join(data.x) or 'nothing'}",
             remedy="leave data.x out; a file without charge or mult is read as 0 and 1",
         )
-    paths = fidelity_paths(data)
-    sae = {k: read_sae(data.sae.energy.files[k]) for k in paths}
-
-    def open_file(k: int, path: Path) -> FidelityDataset:
-        tell(f"reading fidelity {k}: {path}")
-        return FidelityDataset(path, k, sae[k], data.y, in_memory_bytes=data.in_memory_mb << 20)
-
-    train = [open_file(k, path) for k, path in paths.items()]
-    files = data.val_fidelity_datasets or {}
-    held_out = [open_file(k, Path(p)) for k, p in sorted(files.items())]
-    split = (
-        split_from_files(train, held_out)
-        if held_out
-        else split_by_fraction(train, data.val_fraction, seed)
-    )
-    validation = held_out or train
-    sizes = {d.fidelity: d.n_atoms for d in validation}
     kwargs = data.samplers.val.kwargs
     if kwargs.batches_per_epoch not in (None, -1):
         raise ConfigError(
@@ -115,6 +136,35 @@ def open_fidelities(
             f"data.samplers.val.kwargs.batches_per_epoch={kwargs.batches_per_epoch}",
             remedy="set it to -1",
         )
+    train_files, validation_files = fidelity_paths(data)
+    sae_files = {k: Path(data.sae.energy.files[k]) for k in train_files}
+    sae = {k: read_sae(path) for k, path in sae_files.items()}
+    by_key = {f"{TRAIN}.{k}": paths for k, paths in train_files.items()}
+    by_key |= {f"{VALIDATION}.{k}": paths for k, paths in validation_files.items()}
+    files = [*(p for paths in by_key.values() for p in paths), *sae_files.values()]
+    left = (data.in_memory_mb << 20) // local_processes
+
+    def open_files(k: int, paths: list[Path]) -> FidelityDataset:
+        nonlocal left
+        tell(f"reading fidelity {k}: {', '.join(map(str, paths))}")
+        limit = 1 << 62 if data.ddp_load_full_dataset else left
+        dataset = FidelityDataset(paths, k, sae[k], data.y, in_memory_bytes=limit)
+        if dataset.in_memory:
+            left -= dataset.n_bytes
+        return dataset
+
+    pool = ThreadPoolExecutor(_HASHED_TOGETHER)  # what one reads the other finds in memory
+    try:
+        hashed = {path: pool.submit(sha256, path) for path in files}
+        train = [open_files(k, paths) for k, paths in train_files.items()]
+        held_out = [open_files(k, paths) for k, paths in validation_files.items()]
+        digests = {path: future.result() for path, future in hashed.items()}
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    chosen = data.split_seed if data.split_seed is not None else split_seed
+    split = _split(data, train, held_out, digests, seed if chosen is None else chosen)
+    validation = held_out or train
+    sizes = {d.fidelity: d.n_atoms for d in validation}
     picks = every_molecule_once(
         split.validation,
         [sizes[k][i] if len(i) else i for k, i in enumerate(split.validation)],
@@ -122,61 +172,77 @@ def open_fidelities(
         kwargs.batch_mode,
     )
     sampler = training_sampler(data, train, split, seed)
-    read = [*paths.values(), *(Path(p) for p in files.values())]
-    read += [Path(data.sae.energy.files[k]) for k in paths]
-    return Fidelities(train, validation, split, sae, sampler, picks, read)
+    copies = same_content(by_key, digests)
+    return Fidelities(train, validation, split, sae, sampler, picks, digests, copies)
 
 
-def _identity(path: Path) -> object:
-    """What two names of one file have in common, be they relative, symbolic or hard links."""
-    try:
-        found = path.stat()
-    except OSError:  # it is missing, which its reader will tell
-        return path.absolute()
-    return found.st_dev, found.st_ino
+def sources_of(
+    train: list[FidelityDataset], validation: list[FidelityDataset], digests: Mapping[Path, str]
+) -> dict[str, list[tuple[str, str]]]:
+    """The files that a split is made of, for `split_file`."""
+    roles = {f"train {d.fidelity}": d for d in train}
+    if validation is not train:
+        roles |= {f"validation {d.fidelity}": d for d in validation}
+    return {role: [(p.name, digests[p]) for p in d.paths] for role, d in roles.items()}
 
 
-def fidelity_paths(data: DataSection) -> dict[int, Path]:
-    """The training file of every fidelity, in order.
+def _split(
+    data: DataSection,
+    train: list[FidelityDataset],
+    held_out: list[FidelityDataset],
+    digests: Mapping[Path, str],
+    seed: int,
+) -> Split:
+    """The split that the configuration asks for."""
+    if data.split_file is not None:
+        return load_split(
+            Path(data.split_file),
+            sources_of(train, held_out or train, digests),
+            lambda: [digest(own) for own in molecule_keys([*train, *held_out])[0][: len(train)]],
+        )
+    if held_out:
+        return split_from_files(train, held_out)
+    return split_by_fraction(train, data.val_fraction, seed)
+
+
+def fidelity_paths(data: DataSection) -> tuple[dict[int, list[Path]], dict[int, list[Path]]]:
+    """The training files of every fidelity, in order, and the validation files.
 
     Raises:
-        ConfigError: no files, gaps in the numbering, the same file twice, a missing SAE file, or
-            weights and validation files of fidelities that do not exist.
+        ConfigError: no files, gaps in the numbering, the same file twice, a pattern that nothing
+            matches, a missing SAE file, or weights and validation files of fidelities that do not
+            exist.
     """
-    paths = {k: Path(data.fidelity_datasets[k]) for k in sorted(data.fidelity_datasets)}
-    if list(paths) != list(range(len(paths))) or not paths:
+    given = data.fidelity_datasets
+    if sorted(given) != list(range(len(given))) or not given:
         raise ConfigError(
-            f"data.fidelity_datasets numbers the files 0, 1, ..., found {list(paths) or 'none'}",
+            f"data.fidelity_datasets numbers the files 0, 1, ..., found {sorted(given) or 'none'}",
             remedy="add data.fidelity_datasets.0=DATA.h5 to the command line",
         )
-    owner: dict[object, str] = {}
-    files = {f"data.fidelity_datasets.{k}": path for k, path in paths.items()}
-    for k, name in (data.val_fidelity_datasets or {}).items():
-        files[f"data.val_fidelity_datasets.{k}"] = Path(name)
-    for key, path in files.items():
-        same = owner.setdefault(_identity(path), key)
-        if same != key:
-            raise ConfigError(
-                f"{same} and {key} are the same file {path}",
-                remedy="give every fidelity its own labels; data.val_fraction splits a file",
-            )
     named: dict[str, Mapping[int, object]] = {
         "data.fidelity_weights": data.fidelity_weights,
         "data.sae.energy.files": data.sae.energy.files,
-        "data.val_fidelity_datasets": data.val_fidelity_datasets or {},
+        VALIDATION: data.val_fidelity_datasets or {},
     }
     for key, mapping in named.items():
         for k in mapping:
-            if k not in paths:
-                raise ConfigError(f"{key}.{k}: there is no fidelity {k}, only 0 to {max(paths)}")
-    for k, path in paths.items():
+            if k not in given:
+                raise ConfigError(f"{key}.{k}: there is no fidelity {k}, only 0 to {max(given)}")
+    train = {k: expand(f"{TRAIN}.{k}", given[k]) for k in sorted(given)}
+    held_out = data.val_fidelity_datasets or {}
+    validation = {k: expand(f"{VALIDATION}.{k}", held_out[k]) for k in sorted(held_out)}
+    refuse_repeated(
+        {f"{TRAIN}.{k}": paths for k, paths in train.items()}
+        | {f"{VALIDATION}.{k}": paths for k, paths in validation.items()}
+    )
+    for k, paths in train.items():
         if k not in data.sae.energy.files:
             raise ConfigError(
                 f"data.sae.energy.files.{k} is missing",
-                remedy=f"mlff calc-sae {path} sae_fid{k}.yaml, then add "
+                remedy=f"mlff calc-sae {paths[0]} sae_fid{k}.yaml, then add "
                 f"data.sae.energy.files.{k}=sae_fid{k}.yaml",
             )
-    return paths
+    return train, validation
 
 
 def training_sampler(
@@ -202,6 +268,8 @@ def training_sampler(
         kwargs.batches_per_epoch,
         kwargs.shuffle,
         kwargs.bucket,
+        kwargs.block,
+        kwargs.mixed_blocks,
     )
     sizes = [d.n_atoms[pool] for d, pool in zip(train, pools, strict=True)]
     return MixedSampler(pools, sizes, None if uniform else weights, options, seed)

@@ -4,6 +4,7 @@
     /NNN/numbers  (n, N)                  /NNN/forces        (n, N, 3)  eV/angstrom
     /NNN/charge   (n,)       e            /NNN/charges       (n, N)     e
     /NNN/mult     (n,)                    /NNN/spin_charges  (n, N)     e
+    /NNN/dipole   (n, 3)  e*angstrom      /NNN/quadrupole    (n, 6)     e*angstrom^2, traceless
     /NNN/molecule (n,)       a name shared by all conformers of a molecule
 
 Labels are optional, NaN marks the missing label of one molecule; `charge` defaults to 0 and `mult`
@@ -26,6 +27,7 @@ from mlff_cli.core.artifacts import storage_error
 from mlff_cli.core.elements import MAX_Z
 from mlff_cli.core.errors import DataError, StorageError
 from mlff_cli.core.fields import FIELDS, LABELS
+from mlff_cli.data.row_reader import ChunkCache, RowReader
 
 FORMAT = "mlff-grouped-1"
 UNIT_ATTRIBUTES = {
@@ -33,6 +35,8 @@ UNIT_ATTRIBUTES = {
     "units_energy": "eV",
     "units_forces": "eV/angstrom",
     "units_charges": "e",
+    "units_dipole": "e*angstrom",
+    "units_quadrupole": "e*angstrom^2",
 }
 DEFAULTS = {"charge": 0.0, "mult": 1.0}
 _SCALES = {  # what other units are worth in ours, by unit attribute
@@ -50,6 +54,12 @@ _SCALES = {  # what other units are worth in ours, by unit attribute
         "kcal/mol/angstrom": units.KCAL_MOL,
     },
     "units_charges": {"e": 1.0},
+    "units_dipole": {"e*angstrom": 1.0, "e*bohr": units.BOHR, "debye": units.DEBYE},
+    "units_quadrupole": {
+        "e*angstrom^2": 1.0,
+        "e*bohr^2": units.BOHR * units.BOHR,
+        "debye*angstrom": units.DEBYE,
+    },
 }
 _UNIT_OF = {
     "coord": "units_coord",
@@ -57,6 +67,8 @@ _UNIT_OF = {
     "forces": "units_forces",
     "charges": "units_charges",
     "spin_charges": "units_charges",
+    "dipole": "units_dipole",
+    "quadrupole": "units_quadrupole",
 }
 
 
@@ -68,14 +80,19 @@ class Group:
         n_atoms: atoms per molecule, N.
         n_molecules: molecules in the group, n.
         fields: names of the arrays present.
+        where: file and group, for messages.
     """
 
-    def __init__(self, group: h5py.Group, where: str, scales: Mapping[str, float]) -> None:
+    def __init__(
+        self, group: h5py.Group, where: str, scales: Mapping[str, float], cache: ChunkCache
+    ) -> None:
         self._group = group
         self._scales = scales
+        self._cache = cache
+        self._readers: dict[str, RowReader] = {}
         self.name = group.name.strip("/")
         self.n_atoms = int(self.name)
-        self._here = f"{where}, group {self.name}"
+        self.where = self._here = f"{where}, group {self.name}"
         for required in ("coord", "numbers"):
             if required not in group:
                 raise DataError(
@@ -144,11 +161,12 @@ class Group:
         """
         field = FIELDS[name]
         rows = self._rows(rows)
-        if name not in self._group:
+        if name not in self.fields:
             return self._absent(name, rows)
-        data = self._group[name]
         try:
-            values = data[rows] if isinstance(rows, slice) else _read_rows(data, rows)
+            values = (
+                self._group[name][rows] if isinstance(rows, slice) else self._reader(name)(rows)
+            )
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{name!r} cannot be read: {error}",
@@ -169,6 +187,12 @@ class Group:
         if check and field.role == "input" and name != "numbers":
             self._check_values(name, values, rows)
         return values
+
+    def _reader(self, name: str) -> RowReader:
+        """The reader of a field's rows, made when it is first asked for."""
+        if name not in self._readers:
+            self._readers[name] = RowReader(self._group[name], self._cache)
+        return self._readers[name]
 
     def _rows(self, rows: slice | np.ndarray | None) -> slice | np.ndarray:
         """Rows as h5py understands them: a forward slice, or indices from the start."""
@@ -233,6 +257,7 @@ class GroupedHDF5:
 
     Args:
         path: the file.
+        cache: keeps decoded chunks, for several files together; None: a new one.
 
     Attributes:
         groups: its groups, by number of atoms.
@@ -244,9 +269,10 @@ class GroupedHDF5:
         DataError: it is not HDF5, holds no molecules, or a group breaks the layout.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, cache: ChunkCache | None = None) -> None:
         self.path = Path(path)
         where = str(path)
+        cache = cache or ChunkCache()
         if not self.path.exists():
             raise StorageError("the file does not exist", where=where, remedy="check the path")
         if not self.path.is_file():
@@ -270,7 +296,7 @@ class GroupedHDF5:
             }
             self.notes: list[str] = []
             scales = self._scales()
-            self.groups = tuple(self._open_groups(where, scales))
+            self.groups = tuple(self._open_groups(where, scales, cache))
         except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
             self._file.close()
             raise DataError(
@@ -280,7 +306,9 @@ class GroupedHDF5:
             self._file.close()
             raise
 
-    def _open_groups(self, where: str, scales: Mapping[str, float]) -> list[Group]:
+    def _open_groups(
+        self, where: str, scales: Mapping[str, float], cache: ChunkCache
+    ) -> list[Group]:
         strangers = [n for n in self._file if not (n.isdecimal() and int(n) > 0)]
         if strangers:
             raise DataError(
@@ -295,7 +323,7 @@ class GroupedHDF5:
                 where=where,
                 remedy="copy or make the file again",
             )
-        groups = [Group(self._file[n], where, scales) for n in self._file]
+        groups = [Group(self._file[n], where, scales, cache) for n in self._file]
         groups = sorted((g for g in groups if g.n_molecules), key=lambda g: (g.n_atoms, g.name))
         if not groups:
             raise DataError("the file holds no molecules", where=where, remedy="label some first")
@@ -372,13 +400,6 @@ def _kind(found: Any) -> str:
     if isinstance(found, h5py.Dataset):
         return "an array"
     return "something unreadable (the file is damaged, or a link leads nowhere)"
-
-
-def _read_rows(data: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Rows in any order, repeats allowed: h5py itself wants them sorted and unique."""
-    unique, inverse = np.unique(rows, return_inverse=True)
-    values: np.ndarray = data[unique][inverse]
-    return values
 
 
 def _row_number(rows: slice | np.ndarray, index: int, length: int) -> int:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+)
 
 from mlff_cli.data.sampling import Mode
 
 Label = Literal["energy", "forces", "charges", "spin_charges", "dipole", "quadrupole"]
+
+
+def _one_or_many(value: Any) -> Any:
+    """Refuse what names no files, in one message instead of one per type."""
+    many = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+    if not (many or isinstance(value, str)):
+        raise ValueError("a file, a pattern or a list of them is needed")
+    return value
+
+
+Files = Annotated[str | list[str], BeforeValidator(_one_or_many)]
 
 
 class Section(BaseModel):
@@ -49,6 +67,11 @@ class SamplerKwargs(Section):
     bucket: PositiveInt = 1
     """Sort by size within this many batches, which saves padding but makes batches of like
     molecules; 1 switches it off."""
+    block: PositiveInt = 1
+    """Draw molecules that lie together in the file, in runs of this many: a compressed file on disk
+    is decoded once per pass instead of once per molecule; 1 draws in any order."""
+    mixed_blocks: PositiveInt = 64
+    """Runs of `block` molecules that are mixed with each other."""
     split: PositiveInt = 1
     """Compute a batch in so many parts of similar sizes and sum their gradients: the same step,
     with less padding and less memory."""
@@ -95,7 +118,7 @@ class Samplers(Section):
 class Loader(Section):
     """How batches are made."""
 
-    num_workers: NonNegativeInt = 0
+    num_workers: NonNegativeInt = 1
     """Threads that make batches ahead of their use; 0 makes each when it is needed."""
     pin_memory: bool = True
     """Page-lock batches on their way to a GPU; without one this does nothing."""
@@ -113,20 +136,26 @@ class Loaders(Section):
 class DataSection(Section):
     """What is trained on."""
 
-    fidelity_datasets: dict[NonNegativeInt, str] = {}
-    """Grouped HDF5 file per fidelity, counted from 0."""
+    fidelity_datasets: dict[NonNegativeInt, Files] = {}
+    """Grouped HDF5 files per fidelity, counted from 0: a file, a pattern as data/part_*.h5, or a
+    list of them; several are read one after the other."""
     fidelity_weights: dict[NonNegativeInt, NonNegativeFloat] = {}
     """How often each fidelity is drawn, relative to the others; 1 where not given."""
-    val_fidelity_datasets: dict[NonNegativeInt, str] | None = None
-    """Validation file per fidelity; without it `val_fraction` is split off."""
+    val_fidelity_datasets: dict[NonNegativeInt, Files] | None = None
+    """Validation files per fidelity, of any of them; without it `val_fraction` is split off."""
     sae: SAESection = SAESection()
     """Self-atomic energies."""
     val_fraction: float = 0.1
     """Share of the molecules (not conformers) that is validated on."""
+    split_seed: NonNegativeInt | None = None
+    """Seed of the split alone; null takes the run's."""
+    split_file: str | None = None
+    """Split of another run on the same molecules (split.npz in its run folder)."""
     separate_val: bool = True
     """Keep validation molecules out of training."""
     ddp_load_full_dataset: bool = False
-    """Whether every process of a distributed run loads all data."""
+    """Keep all data in memory, in every process; without it `in_memory_mb` is what the processes of
+    a machine have together, and what does not fit is read from disk."""
     x: list[Literal["coord", "numbers", "charge", "mult"]] = ["coord", "numbers", "charge", "mult"]
     """Inputs of the model, which always reads these four."""
     y: list[Label] = ["energy", "forces", "charges", "spin_charges"]
@@ -135,5 +164,6 @@ class DataSection(Section):
     """How batches are drawn."""
     loaders: Loaders = Loaders()
     """How batches are made."""
-    in_memory_mb: NonNegativeInt = 2048
-    """Files that need more memory than this stay on disk, in MiB."""
+    in_memory_mb: NonNegativeInt = 1024
+    """Memory for data, in MiB: fidelities are kept in it, in their order, while they fit; rows
+    of the others are read from disk when a batch asks."""

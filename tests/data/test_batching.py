@@ -37,7 +37,7 @@ def test_every_molecule_of_a_batch_is_what_its_file_holds(datasets: list[Fidelit
     t = batch.tensors
     for b, (k, i) in enumerate(zip(batch.fidelity, batch.index, strict=True)):
         _, name, row = datasets[k].reference(int(i))
-        with GroupedHDF5(datasets[k].path) as file:
+        with GroupedHDF5(datasets[k].paths[0]) as file:
             group = next(g for g in file.groups if g.name == name)
             n = group.n_atoms
             numbers = group.read("numbers", slice(row, row + 1))[0]
@@ -77,7 +77,7 @@ def test_labels_that_nobody_has_are_said_to_be_absent(datasets: list[FidelityDat
 def test_rows_read_from_disk_are_those_in_memory(
     tmp_path: Path, datasets: list[FidelityDataset]
 ) -> None:
-    lazy = [FidelityDataset(d.path, d.fidelity, SAE, LABELS, in_memory_bytes=0) for d in datasets]
+    lazy = [FidelityDataset(d.paths, d.fidelity, SAE, LABELS, in_memory_bytes=0) for d in datasets]
     assert not lazy[0].in_memory
     assert datasets[0].in_memory
     picks = some(datasets)

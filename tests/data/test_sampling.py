@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ RNG = np.random.default_rng(0)
 N_ATOMS = [RNG.integers(3, 30, n) for n in (30, 300, 170)]
 POOLS = [RNG.permutation(500)[: len(n)] for n in N_ATOMS]
 
+SIZES = {(k, int(i)): int(n) for k in range(3) for i, n in zip(POOLS[k], N_ATOMS[k], strict=True)}
+
 
 def sampler(weights: list[float] | None = None, seed: int = 1, **options: object) -> MixedSampler:
     chosen = SamplerOptions(**{"batch_size": 16, **options})  # type: ignore[arg-type]
@@ -32,6 +36,11 @@ def drawn(s: MixedSampler, epochs: int) -> Counter[tuple[int, int]]:
     return Counter((int(k), int(i)) for f, x in steps for k, i in zip(f, x, strict=True))
 
 
+def at(fidelity: np.ndarray, index: np.ndarray) -> list[int]:
+    """Atoms of molecules."""
+    return [SIZES[int(k), int(i)] for k, i in zip(fidelity, index, strict=True)]
+
+
 def test_weights_are_frequencies() -> None:
     weights = [0.2, 1.0, 3.0]
     counts = Counter()
@@ -41,6 +50,30 @@ def test_weights_are_frequencies() -> None:
     assert total == 5 * 40 * 16
     for k, w in enumerate(weights):
         assert abs(counts[k] - total * w / 4.2) <= 5
+
+
+@pytest.mark.parametrize("mode", ["molecules", "atoms"])
+def test_observed_frequencies_are_the_weights_within_three_standard_errors(mode: str) -> None:
+    weights, size = np.array([0.2, 1.0, 3.0]), 16 if mode == "molecules" else 260
+    s = sampler(list(weights), batches_per_epoch=25, batch_mode=mode, batch_size=size)
+    p = weights / weights.sum()
+    per_epoch = []
+    for epoch in range(40):
+        steps = range(epoch * s.epoch_length, (epoch + 1) * s.epoch_length)
+        drawn_from = np.concatenate([s.batch(i)[0] for i in steps])
+        per_epoch.append(np.bincount(drawn_from, minlength=3))
+    for counts in (*per_epoch, np.sum(per_epoch, axis=0)):  # each epoch, and the long run
+        n = counts.sum()
+        standard_error = np.sqrt(p * (1 - p) / n)
+        assert (np.abs(counts / n - p) <= 3 * standard_error).all()
+
+
+def test_single_batches_scatter_as_independent_draws_would() -> None:
+    weights = np.array([0.2, 1.0, 3.0])
+    s = sampler(list(weights), batches_per_epoch=500)
+    counts = np.array([np.bincount(s.batch(i)[0], minlength=3) for i in range(2000)])
+    p = weights / weights.sum()
+    np.testing.assert_allclose(counts.var(axis=0), 16 * p * (1 - p), rtol=0.15)
 
 
 @pytest.mark.parametrize("mode", ["molecules", "atoms"])
@@ -76,39 +109,18 @@ def test_a_batch_depends_on_seed_and_step_only() -> None:
     assert any(not np.array_equal(a.batch(i)[1], other.batch(i)[1]) for i in range(3))
 
 
-class Overtaken(MixedSampler):
-    """Every now and then, after a look at the epoch it holds, another thread changes that."""
-
-    chance = np.random.default_rng(0)
-
-    @property
-    def _epoch(self):  # noqa: ANN202
-        held = self.__dict__.get("held")
-        if held is not None and self.chance.random() < 0.5:
-            other = 1 - held[0]
-            self.__dict__["held"] = (other, self.epoch(other))
-        return held
-
-    @_epoch.setter
-    def _epoch(self, value):
-        self.__dict__["held"] = value
-
-
-def test_a_thread_at_another_epoch_disturbs_nobody() -> None:
-    options = SamplerOptions(batch_size=16, batches_per_epoch=3)
+def test_threads_at_different_epochs_disturb_nobody() -> None:
     quiet = sampler(batches_per_epoch=3)
-    overtaken = Overtaken(POOLS, N_ATOMS, [1.0, 1.0, 1.0], options, 1)
-    for step in (0, 1, 2) * 10:
-        np.testing.assert_array_equal(overtaken.batch(step)[1], quiet.batch(step)[1])
+    steps = np.random.default_rng(0).integers(0, 15, 400).tolist()  # five epochs by turns
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(sampler(batches_per_epoch=3).batch, steps))
+    for step, pick in zip(steps, found, strict=True):
+        np.testing.assert_array_equal(pick[1], quiet.batch(step)[1])
 
 
 def test_batches_of_atoms_hold_about_so_many() -> None:
     s = sampler(batch_mode="atoms", batch_size=300, batches_per_epoch=50)
-    at = {(k, int(i)): int(n) for k in range(3) for i, n in zip(POOLS[k], N_ATOMS[k], strict=True)}
-    atoms = [
-        sum(at[int(k), int(i)] for k, i in zip(f, x, strict=True))
-        for f, x in (s.batch(j) for j in range(50))
-    ]
+    atoms = [sum(at(*s.batch(j))) for j in range(50)]
     assert np.mean(atoms) == pytest.approx(300, rel=0.05)
     assert max(atoms) < 1.05 * 300 + 30
 
@@ -116,13 +128,57 @@ def test_batches_of_atoms_hold_about_so_many() -> None:
 def test_buckets_change_the_order_and_nothing_else() -> None:
     plain, bucketed = (sampler(batches_per_epoch=40, bucket=b) for b in (1, 10))
     assert drawn(plain, 3) == drawn(bucketed, 3)
-    at = {(k, int(i)): int(n) for k in range(3) for i, n in zip(POOLS[k], N_ATOMS[k], strict=True)}
 
     def padding(s: MixedSampler) -> float:
-        sizes = [[at[int(k), int(i)] for k, i in zip(*s.batch(j), strict=True)] for j in range(40)]
+        sizes = [at(*s.batch(j)) for j in range(40)]
         return sum(max(x) * len(x) for x in sizes) / sum(sum(x) for x in sizes)
 
     assert padding(bucketed) < 1.15 < padding(plain)
+
+
+def test_buckets_of_atoms_change_the_order_and_nothing_else() -> None:
+    options = {"batch_mode": "atoms", "batch_size": 300, "batches_per_epoch": -1}
+    plain, bucketed = sampler(**options), sampler(bucket=5, **options)
+    assert drawn(plain, 2) == drawn(bucketed, 2)
+    sizes = [sum(at(*bucketed.batch(j))) for j in range(bucketed.epoch_length)]
+    assert max(sizes) < 300 + 30
+
+
+@pytest.mark.parametrize("block", [7, 64, 1000])
+def test_blocks_lose_no_molecule(block: int) -> None:
+    s = sampler(batches_per_epoch=-1, block=block, mixed_blocks=3)
+    assert drawn(s, 2) == Counter({m: 2 for m in drawn(sampler(batches_per_epoch=-1), 1)})
+
+
+def test_blocks_are_met_within_a_stretch_and_mixed_in_it() -> None:
+    n, block, mixed = 4000, 50, 8
+    options = SamplerOptions(40, batches_per_epoch=-1, block=block, mixed_blocks=mixed)
+    s = MixedSampler([np.arange(n)], [np.full(n, 5)], None, options, 3)
+    stretch = block * mixed
+    order = np.concatenate([s.batch(i)[1] for i in range(n // 40)])
+    blocks = order.reshape(-1, stretch) // block
+    assert all(len(np.unique(b)) == mixed for b in blocks)
+    assert len({tuple(np.unique(b)) for b in blocks}) == n // stretch
+    assert np.mean(np.diff(order) == 1) < 0.05
+    again = np.concatenate([s.batch(n // 40 + i)[1] for i in range(n // 40)])
+    assert set(np.unique(again[:stretch] // block)) != set(np.unique(order[:stretch] // block))
+
+
+def test_an_epoch_of_millions_is_not_written_down() -> None:
+    n = 3_000_000
+    pools = [np.arange(n, dtype="int32"), np.arange(1000, dtype="int32")]
+    n_atoms = [np.full(n, 20, dtype="int32"), np.full(1000, 20, dtype="int32")]
+    s = MixedSampler(pools, n_atoms, None, SamplerOptions(100, batches_per_epoch=-1), 0)
+    tracemalloc.start()
+    try:
+        first = s.batch(0)
+        last = s.batch(s.epoch_length - 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(first[0]) == 100
+    assert len(last[0]) == (n + 1000) % 100 or 100
+    assert peak < 4 * n  # an order alone would be 8 bytes per molecule
 
 
 def test_without_shuffling_the_order_is_the_file_s() -> None:
@@ -137,9 +193,8 @@ def test_validation_covers_every_molecule_exactly_once(mode: str) -> None:
     picks = every_molecule_once(POOLS, N_ATOMS, 64, mode)  # type: ignore[arg-type]
     seen = Counter((int(k), int(i)) for f, x in picks for k, i in zip(f, x, strict=True))
     assert seen == Counter((k, int(i)) for k in range(3) for i in POOLS[k])
-    at = {(k, int(i)): int(n) for k in range(3) for i, n in zip(POOLS[k], N_ATOMS[k], strict=True)}
     for f, x in picks:
-        sizes = [at[int(k), int(i)] for k, i in zip(f, x, strict=True)]
+        sizes = at(f, x)
         assert (sum(sizes) if mode == "atoms" else len(sizes)) <= 64
 
 
