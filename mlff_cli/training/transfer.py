@@ -143,7 +143,7 @@ class Transfer:
                 parts.append(f"{numbers:,} numbers in {tensors} tensors {fate}")
         rows = [("start from", f"{self.file}: {', '.join(parts)}")]
         rows += [(f"start of fidelity {s.fidelity}", str(s)) for s in self.starts]
-        return [*rows, *(("note on the start", note) for note in self.notes)]
+        return [*rows, *([("notes on the start", "; ".join(self.notes))] if self.notes else [])]
 
     def table(self) -> Table:
         """Fates, parts, counts and the first names."""
@@ -278,7 +278,7 @@ class _Ledger:
         if kept:
             self.add("loaded", part, name, kept * size)
         for i in sorted(blocks.created):
-            why = f"a copy of {blocks.called} {blocks.take[i]}"
+            why = f"a copy of {blocks.called} {blocks.take[i]} of the file"
             self.add("created", f"{blocks.called} {i}", name, size, why)
         for j in sorted(set(range(blocks.count)) - set(blocks.take)):
             why = "nothing here starts from it"

@@ -132,7 +132,7 @@ def test_report_is_plain_complete_and_readable() -> None:
         ["loaded", "rest", 2, "4"],
         ["created", "fidelity 2", 1, "6"],
     ]
-    assert table.rows[2][4] == "table (a copy of fidelity 0)"
+    assert table.rows[2][4] == "table (a copy of fidelity 0 of the file)"
     rows = dict(done.rows())
     assert (
         rows["start from"] == "a.pt: 16 numbers in 3 tensors loaded, 6 numbers in 1 tensors created"
