@@ -16,8 +16,9 @@ import os
 import platform
 import shlex
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mlff_cli.core.errors import StorageError, UsageError
@@ -150,15 +151,17 @@ def provenance(
     *,
     seed: int | None = None,
     packages: Sequence[str] = (),
+    digests: Mapping[Path, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What made an artifact: command, SHA-256 of every input, versions, seed.
 
-    Holds no time and no host name, so that the same inputs give the same bytes.
+    Inputs whose SHA-256 is among `digests` are not read again. Holds no time and no host name, so
+    that the same inputs give the same bytes.
     """
     names = ("mlff-cli", *packages)
     return {
         "command": command if isinstance(command, str) else shlex.join(command),
-        "inputs": {str(p): sha256(p) for p in inputs},
+        "inputs": {str(p): digests.get(Path(p)) or sha256(p) for p in inputs},
         "seed": seed,
         "versions": {"python": platform.python_version(), **{n: version(n) for n in names}},
     }

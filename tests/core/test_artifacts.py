@@ -221,6 +221,14 @@ def test_provenance_holds_hashes_versions_and_no_time(tmp_path: Path) -> None:
     assert json.dumps(record) == json.dumps(again)
 
 
+def test_known_digests_are_taken(tmp_path: Path) -> None:
+    source = tmp_path / "a.h5"
+    source.write_bytes(b"data")
+    known = {tmp_path / "large.h5": "12ab"}
+    inputs = provenance("mlff", [source, tmp_path / "large.h5"], digests=known)["inputs"]
+    assert inputs == {str(source): sha256(source), str(tmp_path / "large.h5"): "12ab"}
+
+
 def test_provenance_of_a_missing_input_names_it(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"absent\.h5.*No such file"):
         provenance("mlff", [tmp_path / "absent.h5"])
