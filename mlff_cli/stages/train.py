@@ -31,6 +31,7 @@ from mlff_cli.training.distributed import World, join
 from mlff_cli.training.ensemble import Member, best, statistics_of
 from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
 from mlff_cli.training.transfer import load_weights
+from mlff_cli.training.watch import error_table
 
 RUN_SUFFIX = ".run"  # of the folder beside the model file
 KEPT = ("step", "val_loss", "metrics")  # of a checkpoint's training, in the model file
@@ -184,9 +185,8 @@ class Job:
             own = settings.model_copy(update={"seed": seed})
             fitted = self.fit(own, folder / f"seed_{seed}", again=again)
             model = fitted.checkpoints.result()
-            last = {"val_loss": fitted.result.metrics["loss"], "metrics": fitted.result.metrics}
-            found = {**last, **model.training}  # without best checkpoints the last one counts
-            members.append(Member(seed, found["val_loss"], found["step"], found["metrics"]))
+            metrics = fitted.metrics
+            members.append(Member(seed, metrics["loss"], model.training["step"], metrics))
             kept[seed] = fitted
         chosen = best(members)
         summary = summarise(options, folder, kept[chosen.seed])
@@ -242,20 +242,24 @@ def finish(save: Path, checkpoints: Checkpoints, *, force: bool) -> None:
 
 
 def summarise(options: Options, folder: Path, fitted: Fitted) -> Summary:
-    """What the user reads at the end."""
-    result, units = fitted.result, fitted.units
-    metrics = {k: v for k, v in result.metrics.items() if k.endswith(("loss", "_mae", "_rmse"))}
-    rows = [[k, f"{v:.5g}", units.get(f"val/{k}", "")] for k, v in metrics.items()]
+    """What the user reads at the end: the saved model's errors, and how the run went."""
+    result, watch = fitted.result, fitted.result.watch
+    metrics = fitted.metrics
+    units = {name.removeprefix("val/"): u for name, u in fitted.units.items()}
+    rows = [[name, value] for name, value in watch.summary(result.steps)]
     return Summary(
         {
             "model": str(options.save),
             "run": str(folder),
             "steps": result.steps,
-            "metrics": result.metrics,
-            "units": {k: units[f"val/{k}"] for k in metrics if units.get(f"val/{k}")},
-            "seconds": result.seconds,
+            "metrics": metrics,
+            "units": {k: units[k] for k in metrics if units.get(k)},
+            **watch.summary_data(),
         },
-        [Table("last validation", ["metric", "value", "unit"], rows)],
+        [
+            error_table("validation of the saved model", metrics, units),
+            Table("training", ["", ""], rows),
+        ],
         [f"model: {options.save}", f"run folder: {folder}"],
     )
 

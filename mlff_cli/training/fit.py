@@ -20,14 +20,15 @@ from mlff_cli.training.distributed import World
 from mlff_cli.training.loop import FitResult, Loop
 from mlff_cli.training.optimizers import build_optimizer, freeze
 from mlff_cli.training.precision import matrix_products
-from mlff_cli.training.run_log import FileReporter, RunLog
+from mlff_cli.training.run_log import FileReporter, RunLog, run_columns
 from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Task, accumulated
+from mlff_cli.training.trackers import Tracked, Trackers, check_trackers, start_trackers
 
-# draws a run's logged rows, whose units are given by name, into a file
-Draw = Callable[[Path, Sequence[Mapping[str, Any]], Mapping[str, str]], None]
+# draws a run's logged rows into a file, given units by name and the learning rates' names
+Draw = Callable[[Path, Sequence[Mapping[str, Any]], Mapping[str, str], Mapping[str, str]], None]
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class Fitted:
     Attributes:
         result: how it went.
         checkpoints: where its models are.
+        metrics: of the model that is the result.
         units: unit of every logged number that has one.
     """
 
     result: FitResult
     checkpoints: Checkpoints
+    metrics: dict[str, float]
     units: dict[str, str]
 
 
@@ -76,7 +79,7 @@ def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepp
     """
     task = accumulated(task, settings.trainer.accumulate)
     freeze(task.model, settings.optimizer)
-    optimizer = build_optimizer(task.model, settings.optimizer)
+    optimizer = build_optimizer(task.model, settings.optimizer, task.loss)
     schedule = Schedule(
         optimizer,
         settings.scheduler,
@@ -112,51 +115,57 @@ def fit(
         InterruptedRunError: stopped on request; the same call continues.
     """
     settings, world, folder = run.settings, run.world, run.folder
+    check_trackers(settings)
     stepper = build_stepper(run.task, settings, world)
     checkpoints = Checkpoints(folder, settings.checkpoint, run.snapshot, run.fingerprint)
     checkpoint = checkpoints.resume(replace=replace, again=again) if resume else None
     first = int(checkpoint.training["step"]) if checkpoint else 0
-    columns, units = columns_of(stepper.task, stepper.optimizer)
+    groups = stepper.optimizer.param_groups
+    columns, units = columns_of(stepper.task, len(groups))
+    names = {f"lr_{i}": str(group["name"]) for i, group in enumerate(groups)}
     world.barrier()  # everybody has read the checkpoint before it may be cleared
     log = None
     told = reporter
+    trackers = Trackers({}, reporter)
     if world.main:
         if checkpoint is None:
             checkpoints.clear()
         plain = settings.model_dump(mode="json", by_alias=True)
         write_text(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False), force=True)
-        log = RunLog(folder, columns, units, resume_after=first if checkpoint else None)
-        told = FileReporter(reporter, folder / "train.log", append=checkpoint is not None)
+        resumed = checkpoint is not None
+        log = RunLog(folder, columns, units, names=names, resume_after=first if resumed else None)
+        told = FileReporter(reporter, folder / "train.log", append=resumed)
+        tracked = Tracked(folder, plain, run.task.model, units, resumed, log.rows)
+        trackers = start_trackers(settings, tracked, told)
 
     def redraw() -> None:
         if log is not None:
-            draw(folder / "loss_curves.png", log.rows, units)
+            draw(folder / "loss_curves.png", log.rows, units, names)
 
     with contextlib.ExitStack() as stack:
+        stack.callback(trackers.close)
         stop = stack.enter_context(interruptible())
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(matrix_products(settings.trainer.precision, stepper.device))
         torch.manual_seed(settings.seed)
-        loop = Loop(stepper, settings, checkpoints, log, told, stop, redraw, run.workers)
+        loop = Loop(stepper, settings, checkpoints, log, told, stop, redraw, trackers, run.workers)
         if checkpoint:
             loop.restore(checkpoint)
-            told.info(f"continuing at step {first} of {loop.total}")
-        result = loop.run(first)
-    redraw()
+        try:
+            result = loop.run(first)
+        finally:
+            redraw()
     if result.interrupted:
         raise InterruptedRunError(
             f"stopped at step {result.steps} of {loop.total}; the checkpoint is {checkpoints.last}",
             remedy="give the same command again to continue",
         )
-    return Fitted(result, checkpoints, units)
+    watch = result.watch
+    metrics = watch.best_metrics if settings.checkpoint.save_best else watch.last_metrics
+    return Fitted(result, checkpoints, metrics, units)
 
 
-def columns_of(task: Task, optimizer: torch.optim.Optimizer) -> tuple[list[str], dict[str, str]]:
-    """Names of all logged numbers, and units of those that have one."""
-    losses = ["loss", *(f"{name}_loss" for name in task.loss.names)]
-    measured = task.new_metrics().units
-    units = {f"{part}/{name}": u for part in ("train", "val") for name, u in measured.items()}
-    columns = [f"train/{name}" for name in losses]
-    columns += [f"lr_{i}" for i in range(len(optimizer.param_groups))]
-    columns += [f"val/{name}" for name in losses]
-    return [*columns, *units], units
+def columns_of(task: Task, groups: int) -> tuple[list[str], dict[str, str]]:
+    """Names of the numbers that may be logged, in order, and units of those that have one."""
+    columns, units = run_columns(task.loss.names, task.new_metrics().units, groups)
+    return [*columns, *task.loss.learned_names], units

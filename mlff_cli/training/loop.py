@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ from mlff_cli.training.run_log import RunLog
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Batch
+from mlff_cli.training.trackers import Trackers
+from mlff_cli.training.watch import DATA, VALIDATION, WRITING, FigureClock, Watch
 from mlff_cli.training.window import LossWindow, gather, own_share
 
 SHOW_SECONDS = 0.5  # between updates of the bar; each waits for the device once
@@ -43,14 +45,12 @@ class FitResult:
     Attributes:
         steps: iterations done in all.
         interrupted: whether it was asked to stop before its end.
-        metrics: of the last validation.
-        seconds: spent on steps, waiting for batches, validation and writing.
+        watch: what was seen on the way.
     """
 
     steps: int
     interrupted: bool
-    metrics: dict[str, float]
-    seconds: dict[str, float] = field(default_factory=dict)
+    watch: Watch
 
 
 class Loop:
@@ -64,6 +64,7 @@ class Loop:
         reporter: who is told.
         stop: asked after every step.
         redraw: draws the figure of what was logged so far.
+        trackers: hear every row, too.
         workers: threads that make batches ahead.
     """
 
@@ -76,6 +77,7 @@ class Loop:
         reporter: Reporter,
         stop: StopRequest,
         redraw: Callable[[], None],
+        trackers: Trackers,
         workers: int = 0,
     ) -> None:
         self.stepper = stepper
@@ -88,17 +90,23 @@ class Loop:
         self.reporter = reporter
         self.stop = stop
         self.redraw = redraw
+        self.trackers = trackers
         self.workers = workers
         self.total = settings.trainer.epochs * self.task.epoch_length
-        self.metrics: dict[str, float] = {}
+        self.watch = Watch(
+            settings.log_frequency,
+            self.task.new_metrics().units,
+            self.task.watch,
+            settings.trainer.epochs,
+            self.task.epoch_length,
+        )
+        self.figure = FigureClock(settings.log_frequency.figure_seconds)
         self.window = LossWindow(self.task, self.device)
         self.errors = self.task.new_metrics()  # of training, since the epoch began
         self.patience = Patience(settings.trainer.early_stopping)
-        self.seconds = dict.fromkeys(("steps", "waiting", "validation", "writing"), 0.0)
         self._row: dict[str, float] = {}
         self._saved_at = -1
-        self._saved_time = self._drawn_time = time.monotonic()
-        self._draw_cost = 0.0
+        self._saved_time = time.monotonic()
         self._validated = False
         self._finished = False
 
@@ -115,7 +123,7 @@ class Loop:
             "window": self.window.state(),
             "errors": gather(self.errors.state(), self.world),
             "patience": self.patience.state(),
-            "metrics": self.metrics,
+            "watch": self.watch.state(),
         }
 
     def restore(self, checkpoint: ModelFile) -> int:
@@ -130,7 +138,7 @@ class Loop:
         self.window.load(state["window"])
         self.errors.load(own_share(state["errors"], self.world).to(self.device))
         self.patience.load(state["patience"])
-        self.metrics = dict(state["metrics"])
+        self.watch.load(state["watch"])
         self._finished = bool(state["finished"])
         return int(state["step"])
 
@@ -165,7 +173,7 @@ class Loop:
             NumericalError: a loss is not finite; the last checkpoint stays good.
         """
         if self._finished:
-            return FitResult(first, False, self.metrics)
+            return FitResult(first, False, self.watch)
         batches = ahead(self.task.train_batch, first, self.total, self.workers)
         engine = Engine(lambda e, _: self._step(e.state.iteration - 1, batches))
         engine.logger.disabled = True  # ignite would tell every error twice more
@@ -175,24 +183,30 @@ class Loop:
                 {"iteration": first, "epoch_length": length, "max_epochs": self.total // length}
             )
         done = Events.ITERATION_COMPLETED
+        log_every = self.settings.frequency("train", length)
+        validate_every = self.settings.frequency("val", length)
         for every, handler in (
-            (self.settings.frequency("train", length), self._log_losses),
+            (log_every, self._log_losses),
             (length, self._log_errors),
-            (self.settings.frequency("val", length), self._validate),
+            (validate_every, self._validate),
         ):
             engine.add_event_handler(done(event_filter=self._due(every)), handler)
         engine.add_event_handler(done, self._finish_step)
         self.task.model.train()
-        self._started, self._shown, self._seen = time.monotonic(), 0.0, 0
+        for line in self.watch.banner(first, log_every, validate_every):
+            self.reporter.info(line)
+        self._shown = 0.0
         with self.reporter.progress(self.total, "training", "steps") as self._bar:
             if first:
-                self._bar.advance(first)
+                self._bar.skip(first)
             engine.run(max_epochs=self.settings.trainer.epochs, epoch_length=length)
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
         step = engine.state.iteration
         self._save(step)
         interrupted = self._stopping and step < self.total
-        return FitResult(step, interrupted, self.metrics, self.seconds)
+        if self.watch.unsaid:
+            self.reporter.info(self.watch.unsaid)
+        return FitResult(step, interrupted, self.watch)
 
     def _due(self, every: int) -> Any:
         """Filter: every so many iterations, and at the very end."""
@@ -201,18 +215,16 @@ class Loop:
     _bar: Progress
 
     def _step(self, step: int, batches: Any) -> int:
-        """One step; returns the samples that this process used."""
-        start = time.perf_counter()
+        """One step; returns the samples of all processes."""
+        start = time.monotonic()
         parts = next(batches)
-        ready = time.perf_counter()
-        late = time.monotonic() - self._saved_time > 60 * self.settings.checkpoint.minutes
+        self.watch.stopwatch.claim(DATA, start)
+        late = start - self._saved_time > 60 * self.settings.checkpoint.minutes
         sums, counts = self.stepper(
             step, parts, self._see, stop=self.stop.requested, save=late and self.world.main
         )
         self.window.add(sums, counts)
-        self.seconds["waiting"] += ready - start
-        self.seconds["steps"] += time.perf_counter() - ready
-        return sum(len(part) for part in parts)
+        return self.stepper.samples
 
     def _see(self, predicted: Mapping[str, Tensor], batch: Batch) -> None:
         self.errors.update(predicted, batch.tensors)
@@ -225,46 +237,35 @@ class Loop:
     def _finish_step(self, engine: Engine) -> None:
         """Write the step's row and checkpoint, move the bar, and stop when asked to."""
         step = engine.state.iteration
-        start = time.perf_counter()
+        self.watch.trained(int(engine.state.output))
+        start = time.monotonic()
+        lr = self.stepper.schedule.lr
+        if said := self.watch.line(step, lr, self._row.get("train/loss")):
+            (self.reporter.info if said.due else self.reporter.detail)(said.text)
         if self._row:
-            if self.log is not None:
-                self.log.write(step, -(-step // self.task.epoch_length), self._row)
-                self._draw_if_due()
-            self._row = {}
+            self._write(step)
         if self._validated or self.stepper.save:  # after the row: a killed run has both or neither
             self._save(step)
             self._validated = False
-        self._seen += int(engine.state.output)
-        now = time.monotonic()
-        if now - self._shown >= SHOW_SECONDS:
-            self._shown = now
-            self._bar.advance(1, **self._fields(now))
+        if start - self._shown >= SHOW_SECONDS:
+            self._shown = start
+            self._bar.advance(1, **self.watch.bar_fields(self.window.components(), lr))
         else:
             self._bar.advance(1)
-        self.seconds["writing"] += time.perf_counter() - start
+        self.watch.stopwatch.claim(WRITING, start)
         if self._stopping or self._exhausted:
             engine.terminate()
 
-    def _draw_if_due(self) -> None:
-        """Draw the figure now and then, for less than a hundredth of the time."""
-        start = time.monotonic()
-        pause = max(self.settings.log_frequency.figure_seconds, 100 * self._draw_cost)
-        if start - self._drawn_time > pause:
-            self.redraw()
-            self._drawn_time = time.monotonic()
-            self._draw_cost = self._drawn_time - start
-
-    def _fields(self, now: float) -> dict[str, str]:
-        """What the bar shows."""
-        fields = {}
-        if components := self.window.components():
-            fields["loss"] = f"{sum(components.values()):.4g}"
-        for name in self.task.watch:
-            if name in self.metrics:
-                fields[name] = f"{self.metrics[name]:.3g}"
-        fields["lr"] = f"{self.stepper.schedule.lr:.2g}"
-        fields["molecules/s"] = f"{self._seen / max(now - self._started, 1e-9):.0f}"
-        return fields
+    def _write(self, step: int) -> None:
+        """Write the row, and draw the figure now and then."""
+        if self.log is not None:
+            self.log.write(step, -(-step // self.task.epoch_length), self._row)
+            self.trackers.log(step, self._row)
+            if self.figure.due:
+                start = time.monotonic()
+                self.redraw()
+                self.figure.drawn(start)
+        self._row = {}
 
     def _log_losses(self, engine: Engine) -> None:
         """Put the mean training loss since the last log into the row."""
@@ -272,6 +273,7 @@ class Loop:
         components = self.window.components()
         self._row["train/loss"] = sum(components.values())
         self._row |= {f"train/{name}_loss": value for name, value in components.items()}
+        self._row |= self.task.loss.weights()
         for i, group in enumerate(self.stepper.optimizer.param_groups):
             self._row[f"lr_{i}"] = group["lr"]
         self.window.reset()
@@ -285,37 +287,23 @@ class Loop:
     def _validate(self, engine: Engine) -> None:
         """Measure on the whole validation set and keep the best."""
         self.stepper.check()
-        start = time.perf_counter()
+        start = time.monotonic()
         step = engine.state.iteration
-        loss, self.metrics = evaluate(self.task, self._measured, self.device, self.world)
+        loss, metrics = evaluate(self.task, self._measured, self.device, self.world)
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the validation loss is {loss} after step {step}",
                 remedy="look at labels and geometries of the validation molecules, or lower the "
                 f"learning rate; the last good state is {self.checkpoints.last}",
             )
-        self._row |= {f"val/{name}": value for name, value in self.metrics.items()}
-        self.stepper.schedule.after_validation(self.metrics)
-        self.patience.after_validation(self.metrics)
-        best = self.world.main and self.checkpoints.offer(
-            _on_host(self._measured), step, loss, self.metrics
-        )
+        self._row |= {f"val/{name}": value for name, value in metrics.items()}
+        self.stepper.schedule.after_validation(metrics)
+        self.patience.after_validation(metrics)
+        self.watch.validated(step, loss, metrics)
+        if self.world.main:
+            self.checkpoints.offer(_on_host(self._measured), step, loss, metrics)
         self._validated = True
-        self.seconds["validation"] += time.perf_counter() - start
-        self.reporter.info(self._line(engine, step, loss, best))
-
-    def _line(self, engine: Engine, step: int, loss: float, best: bool) -> str:
-        """One line about a validation."""
-        parts = [f"epoch {engine.state.epoch}/{self.settings.trainer.epochs}", f"step {step}"]
-        if "train/loss" in self._row:
-            parts.append(f"train {self._row['train/loss']:.5g}")
-        parts.append(f"val {loss:.5g}{' (best)' if best else ''}")
-        units = self.task.new_metrics().units
-        for name in self.task.watch:
-            if name in self.metrics:
-                parts.append(f"{name} {self.metrics[name]:.3g} {units[name]}")
-        parts.append(f"lr {self.stepper.schedule.lr:.3g}")
-        return "  ".join(parts)
+        self.watch.stopwatch.claim(VALIDATION, start)
 
 
 def _on_host(model: torch.nn.Module) -> dict[str, Tensor]:

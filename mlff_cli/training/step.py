@@ -41,6 +41,7 @@ class Stepper:
         gradient_norm: of the last step, before clipping; on the device.
         stop: whether any process was asked to stop before the last step.
         save: whether the main process wanted a checkpoint before the last step.
+        samples: of the last step, of all processes.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Stepper:
         self.average = WeightAverage(task.model, decay) if decay is not None else None
         self.gradient_norm = torch.zeros((), device=self.device)
         self.stop = self.save = False
+        self.samples = 0
         self._bad = torch.full((), -1, dtype=torch.int64, device=self.device)
 
     def __call__(
@@ -123,12 +125,14 @@ class Stepper:
     def _agree(self, parts: Sequence[Batch], stop: bool, save: bool) -> Tensor:
         """Labels (C,) of the whole batch; what one process wants, all learn with it."""
         n = len(self.task.loss.names)
-        shared = torch.zeros(n + 2, dtype=torch.float64)
+        shared = torch.zeros(n + 3, dtype=torch.float64)
         if parts:  # still on the host: nothing here waits for the device
             shared[:n] = self.task.loss.counts([part.tensors for part in parts])
-        shared[n], shared[n + 1] = float(stop), float(save)
+        samples = sum(len(part) for part in parts)
+        shared[n:] = torch.tensor([float(stop), float(save), samples], dtype=torch.float64)
         self.world.sum_(shared)
         self.stop, self.save = bool(shared[n]), bool(shared[n + 1])
+        self.samples = int(shared[n + 2])
         return shared[:n]
 
     def _clip(self) -> None:

@@ -132,6 +132,7 @@ class Watch:
         self._best: Validation | None = None
         self._last: Validation | None = None
         self._unsaid: str | None = None
+        self._components: dict[str, float] = {}
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -174,17 +175,23 @@ class Watch:
             components: of the training loss since the last log, by name; their sum is the loss.
             lr: learning rate.
         """
-        fields = {"loss": number(sum(components.values()))} if components else {}
+        self._components = dict(components) or self._components  # none yet: the last ones stay
+        parts = self._components
+        fields = {"loss": number(sum(parts.values()))} if parts else {}
         fields["lr"] = number(lr, 3)
-        seconds = self.stopwatch.seconds()
-        busy = seconds[STEPS] + seconds[DATA]
-        if self._seen and busy > 0:
-            fields[f"{self._samples}/s"] = f"{self._seen / busy:.0f}"
+        if rate := self._rate():
+            fields[f"{self._samples}/s"] = f"{rate:.0f}"
         errors = self._last.metrics if self._last else {}
         fields |= {name: number(errors[name], 3) for name in self._names if name in errors}
-        if len(components) > 1:
-            fields |= {f"{name}_loss": number(part, 3) for name, part in components.items()}
+        if len(parts) > 1:
+            fields |= {f"{name}_loss": number(p, 3) for name, p in parts.items() if p}
         return fields
+
+    def _rate(self) -> float:
+        """Samples per second of steps and waiting for data."""
+        seconds = self.stopwatch.seconds()
+        busy = seconds[STEPS] + seconds[DATA]
+        return self._seen / busy if busy > 0 else 0.0
 
     # -- lines ------------------------------------------------------------------------------------
 
@@ -200,7 +207,7 @@ class Watch:
             f"{self._often(log_every)}, validation {self._often(validate_every)}"
         )
         if self._epochs > 1:
-            lines.append(f"shown here: {self._shown()}; train.log has every line")
+            lines.append(f"a line here for {self._shown()}; train.log has all of them")
         return lines
 
     def line(self, step: int, lr: float, train: float | None = None) -> Said | None:
@@ -264,13 +271,13 @@ class Watch:
         return "every epoch" if epochs == 1 else f"every {epochs} epochs"
 
     def _shown(self) -> str:
-        """The console's frequency in words."""
-        words = ["the first and the last epoch"]
+        """The epochs that get a line, in words."""
+        words = []
         for start, n in self._every:
             if start <= self._epochs:
-                often = "every epoch" if n == 1 else f"epochs divisible by {n}"
+                often = "every epoch" if n == 1 else f"every {ordinal(n)}"
                 words.append(often if start == 1 else f"{often} from {start} on")
-        return ", ".join(words)
+        return ", ".join(words or ["the first and the last epoch"])
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -288,8 +295,8 @@ class Watch:
         rows.append(("time of this session", duration(total)))
         if total > 0:
             rows += [(f"  {k}", f"{100 * s / total:.1f} %") for k, s in seconds.items()]
-        if self._seen and total > 0:
-            rows.append((f"{self._samples} per second", f"{self._seen / total:.0f}"))
+        if rate := self._rate():
+            rows.append((f"{self._samples} per second of training", f"{rate:.0f}"))
         return rows
 
     def summary_data(self) -> dict[str, Any]:
@@ -300,8 +307,14 @@ class Watch:
             "best_epoch": self._epoch(best.step) if best else None,
             "best_loss": best.loss if best else None,
             "improvement": self.improvement(best.loss) if best else None,
+            f"{self._samples}_per_second": self._rate(),
             "seconds": self.stopwatch.seconds(),
         }
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """Metrics of the last validation."""
+        return dict(self._last.metrics) if self._last else {}
 
     @property
     def best_metrics(self) -> dict[str, float]:
@@ -348,6 +361,16 @@ def number(value: float, digits: int = 4) -> str:
     ('0.01230', '1234', '3.00', '2.50e+13')
     """
     return f"{value:#.{digits}g}".removesuffix(".").replace(".e", "e")
+
+
+def ordinal(n: int) -> str:
+    """A counting number in its place.
+
+    >>> [ordinal(n) for n in (2, 3, 10, 11, 21, 112)]
+    ['2nd', '3rd', '10th', '11th', '21st', '112th']
+    """
+    tail = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{tail}"
 
 
 def percent(share: float) -> str:
