@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,6 +21,7 @@ from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import FIELDS, LABELS
 from mlff_cli.data.batching import Batch, Collator
 from mlff_cli.data.dataset import FidelityDataset
+from mlff_cli.families.multifidelity_settings import MultifidelitySettings
 from mlff_cli.physics.multipoles import moments
 from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
 from mlff_cli.potentials.aimnet2.model import AIMNet2
@@ -32,6 +35,7 @@ from mlff_cli.training.losses import (
     Term,
     build_loss,
 )
+from mlff_cli.training.optimizers import build_optimizer, freeze
 from mlff_cli.training.settings_loss import LossSection
 from tests.synthetic import self_energy
 from tests.tiny import molecules, tiny_network
@@ -523,3 +527,17 @@ def test_the_rate_of_learned_weights_is_settable_and_its_group_does_not_decay() 
 def test_a_weight_of_zero_switches_a_component_off() -> None:
     built = build_loss(section(energy={"weight": 2}, charges={"weight": 0}), ("energy",))
     assert built.names == ("energy",)
+
+
+def test_the_examples_of_the_page_are_valid() -> None:
+    page = Path(__file__).parents[2] / "docs" / "losses.md"
+    examples = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) == 2
+    for text in examples:
+        settings = MultifidelitySettings.model_validate(yaml.safe_load(text))
+        if "loss" in text:
+            built = build_loss(settings.loss, settings.data.y)
+            assert built.names == ("energy", "forces", "dipole")
+        network = tiny_network()
+        freeze(network, settings.optimizer)
+        build_optimizer(network, settings.optimizer)
