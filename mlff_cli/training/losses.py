@@ -15,6 +15,7 @@ weight of a component without any error finite. A component without labels leave
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.fields import LABELS
@@ -89,7 +91,8 @@ class MultiTaskLoss(nn.Module, ABC):
 
     def __init__(self, terms: Sequence[Term]) -> None:
         super().__init__()
-        self.terms = tuple(term for term in terms if term.weight > 0)
+        active = [term for term in terms if term.weight > 0]
+        self.terms = tuple(sorted(active, key=lambda term: term.missing))  # those come last
         scale = sum(term.weight for term in self.terms if not term.missing)
         if not scale:
             raise ConfigError(
@@ -189,22 +192,22 @@ class AdaptiveLoss(MultiTaskLoss):
         lr: learning rate of s_c.
 
     Attributes:
-        log_variance: (C,) s_c.
+        log_variance: s_c of the components that are no missing labels, which come first.
     """
-
-    learns: Tensor
 
     def __init__(self, terms: Sequence[Term], lr: float = WEIGHTS_LR) -> None:
         super().__init__(terms)
         self.lr: Final = lr
-        start = torch.tensor([t.scale or 0.0 for t in self.terms], dtype=torch.float64)
-        s = torch.where(start > 0, (self.shares / start.where(start > 0, 1.0)).log(), 0.0)
-        self.log_variance = nn.Parameter(s)
-        learns = torch.tensor([not t.missing for t in self.terms])
-        self.register_buffer("learns", learns, persistent=False)
+        learned = [
+            0.0 if term.scale is None else math.log(share / term.scale)
+            for term, share in zip(self.terms, self.shares.tolist(), strict=True)
+            if not term.missing
+        ]
+        self.log_variance = nn.Parameter(torch.tensor(learned, dtype=torch.float64))
 
     def _s(self) -> Tensor:
-        return torch.where(self.learns, self.log_variance, 0.0)
+        """Of all components (C,); those of missing labels stay at zero."""
+        return functional.pad(self.log_variance, (0, len(self.terms) - len(self.log_variance)))
 
     def objective(self, sums: Tensor, counts: Tensor, whole: Tensor) -> Tensor:
         """Sum of w_c [exp(-s_c) (l_c + floor) + s_c], by molecules (see `MultiTaskLoss`)."""
@@ -220,8 +223,8 @@ class AdaptiveLoss(MultiTaskLoss):
     @torch.no_grad()
     def weights(self) -> dict[str, float]:
         """Weights w_c exp(-s_c) (see `MultiTaskLoss`)."""
-        values = (self.shares * torch.exp(-self._s()))[self.learns].tolist()
-        return dict(zip(self.learned_names, values, strict=True))
+        values = (self.shares * torch.exp(-self._s())).tolist()
+        return dict(zip(self.learned_names, values, strict=False))
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """One group with s_c, which decays to nothing (see `MultiTaskLoss`)."""

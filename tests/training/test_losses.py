@@ -72,7 +72,7 @@ def loss_of(name: str) -> MultiTaskLoss:
     loss = build_loss(section(kind, **SECTIONS[name]), LABELS)
     if isinstance(loss, AdaptiveLoss):
         with torch.no_grad():
-            loss.log_variance.copy_(torch.linspace(-1.0, 1.5, len(loss.names)))
+            loss.log_variance.copy_(torch.linspace(-1.0, 1.5, len(loss.log_variance)))
     return loss
 
 
@@ -240,10 +240,10 @@ def test_the_loss_of_a_set_does_not_depend_on_its_batches(collator: Collator, na
 @pytest.mark.parametrize("name", SECTIONS)
 def test_a_loss_never_waits_for_the_device(collator: Collator, name: str) -> None:
     batch = collator(*mixed(collator)).tensors
-    with FakeTensorMode() as fake:  # values do not exist here: asking for one raises
+    loss = loss_of(name)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # asking for a value raises here
         faked = {k: fake.from_tensor(v) for k, v in batch.items()}
         predicted = {n: (faked[n] + 1.0).requires_grad_(True) for n in SHARED}
-        loss = loss_of(name)
         value = loss(predicted, faked, loss.counts([faked, faked]))
         value.total.backward()
         loss.parts(value.sums, value.counts)
@@ -515,6 +515,7 @@ def test_the_rate_of_learned_weights_is_settable_and_its_group_does_not_decay() 
     values = {"class": "aimnet2mult.train.loss.MTAdaWLoss", "kwargs": {"eta": 0.01}}
     values["kwargs"]["components"] = SECTIONS["MTAdaWLoss"]  # type: ignore[index]
     loss = build_loss(LossSection.model_validate(values), LABELS)
+    assert loss.names[-1] == "spin_charges_missing"
     (group,) = loss.param_groups(1e-3)
     assert group["lr"] == 0.01
     assert group["lr_ratio"] == pytest.approx(10.0)
