@@ -1,5 +1,6 @@
 #!/bin/sh
-# Start from trained weights instead of random ones, with a smaller learning rate.
+# Start from trained weights instead of random ones, with a smaller learning rate. The loaded model
+# brings its architecture along, so that --model is not needed.
 set -eu
 cd "$(dirname "$0")"
 MLFF=${MLFF:-mlff}
@@ -7,7 +8,6 @@ OUT=${OUT:-out/run_example}
 
 "$MLFF" train \
     --config train.yaml \
-    --model model.yaml \
     --load "$OUT/model.pt" \
     --save "$OUT/continued.pt" \
     data.fidelity_datasets.0=data/fid0.h5 \

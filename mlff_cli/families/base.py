@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.training.checkpoints import Snapshot
 from mlff_cli.training.distributed import World
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.task import Task
+from mlff_cli.training.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Inputs:
 
     Attributes:
         model: architecture file (`--model`), or None for the preset's.
-        load: weights to start from (`--load`), which the stage loads; None: random ones.
+        load: weights to start from (`--load`); None: random ones.
         device: where to train.
         dtype: of the weights.
         command: for the provenance of what is written.
@@ -50,7 +50,7 @@ class Prepared:
         snapshot: makes model files.
         fingerprint: plain values that must be the same when the run is resumed.
         description: rows (name, value) for people.
-        adopt: bare weights of this program or of others, in the model's own layout.
+        transfer: what `--load` made of the model, which has its weights; None without it.
         workers: threads that make training batches.
         warnings: what the user must hear.
     """
@@ -59,9 +59,9 @@ class Prepared:
     snapshot: Snapshot
     fingerprint: dict[str, Any]
     description: list[tuple[str, str]]
-    adopt: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
     workers: int = 0
     warnings: list[str] = field(default_factory=list)
+    transfer: Transfer | None = None
 
 
 class Family(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ from mlff_cli.data.fidelities import open_fidelities
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.families.base import Inputs, Prepared
 from mlff_cli.families.multifidelity_settings import MultifidelitySettings
+from mlff_cli.families.multifidelity_transfer import Source, agree, read_source, start_from
 from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
-from mlff_cli.potentials.aimnet2.interop import import_state
+from mlff_cli.potentials.aimnet2.fidelity import part_of
 from mlff_cli.potentials.aimnet2.model import AIMNet2
 from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec, from_seed_yaml
 from mlff_cli.training.losses import build_loss
 from mlff_cli.training.metrics import RegressionMetrics, check_metrics
+from mlff_cli.training.settings_transfer import TransferSection
 from mlff_cli.training.task import Batch, Task
 
 WATCHED = ("energy", "forces")  # labels whose errors are shown while training
@@ -49,7 +50,8 @@ class MultiFidelity:
         read: set[str] = set(data.y)
         measured = check_metrics(settings.metrics)
         cfg = {label: option for label, option in measured.items() if label in read}
-        spec = architecture(settings, inputs.model)
+        source = read_source(inputs.load) if inputs.load else None
+        spec = architecture(settings, inputs.model, source)
         fidelities = open_fidelities(data, settings.seed, reporter.detail)
         absent = [n for n in loss.labels if not any(d.label_counts[n] for d in fidelities.train)]
         if absent:
@@ -75,6 +77,13 @@ class MultiFidelity:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             model = AIMNet2(spec).to(inputs.device, inputs.dtype)
+        transfer = None
+        if source:
+            entries = fidelities.describe()
+            transfer = start_from(model, source, settings.transfer, entries, fidelities.sae)
+            transfer.apply(model)
+        elif settings.transfer != TransferSection():
+            reporter.info("the section transfer has no effect without --load")
         picks, sampler = fidelities.validation_picks, fidelities.sampler
         watched = [cfg[label].abbr for label in WATCHED if label in cfg]
         task = Task(
@@ -91,6 +100,7 @@ class MultiFidelity:
             watch=[f"fid{d.fidelity}/{a}_rmse" for d in fidelities.train for a in watched],
             validation_workers=data.loaders.val.num_workers,
             name_samples=lambda step: collators["train"].name_molecules(*sampler.batch(step)),
+            part_of=part_of,
         )
         files = [*fidelities.files, *filter(None, (inputs.model, inputs.load))]
         origin = provenance(inputs.command, files, seed=settings.seed, packages=("torch",))
@@ -110,20 +120,25 @@ class MultiFidelity:
                 training=training,
             )
 
-        def adopt(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            ours = set(weights) == set(model.state_dict())
-            return weights if ours else import_state(weights, spec)[0].state_dict()
-
         size = sum(p.numel() for p in model.parameters())
-        counts = [("parameters", f"{size}"), ("batches per epoch", f"{sampler.epoch_length}")]
+        shape = (
+            [("architecture", f"of {inputs.load}")]
+            if source and source.spec and not inputs.model
+            else []
+        )
+        counts = [
+            *shape,
+            ("parameters", f"{size}"),
+            ("batches per epoch", f"{sampler.epoch_length}"),
+        ]
         return Prepared(
             task=task,
             snapshot=snapshot,
             fingerprint={"config": config, "architecture": described, "inputs": origin["inputs"]},
-            description=[*fidelities.rows(), *counts],
-            adopt=adopt,
+            description=[*fidelities.rows(), *counts, *(transfer.rows() if transfer else [])],
             workers=data.loaders.train.num_workers,
-            warnings=fidelities.notes,
+            warnings=[*fidelities.notes, *(transfer.warnings if transfer else [])],
+            transfer=transfer,
         )
 
 
@@ -135,18 +150,20 @@ def predict(model: nn.Module, batch: Batch, training: bool) -> dict[str, Tensor]
     return out
 
 
-def architecture(settings: MultifidelitySettings, model_yaml: Path | None) -> AIMNet2Spec:
-    """The model's spec from `--model` or the preset, and from the number of fidelities.
+def architecture(
+    settings: MultifidelitySettings, model_yaml: Path | None, source: Source | None = None
+) -> AIMNet2Spec:
+    """The model's spec from `--model`, else a loaded model's or the preset's, for these fidelities.
 
     Raises:
-        ConfigError: the file or the settings are wrong.
+        ConfigError: the file or the settings are wrong, or contradict the loaded model.
     """
-    given = None
+    given = source.spec if source else None
     if model_yaml:
         keys = {str(k): v for k, v in read_yaml(model_yaml).items()}
         given = from_seed_yaml(keys, where=str(model_yaml))
     try:
-        return settings.model.spec(
+        spec = settings.model.spec(
             given,
             num_fidelities=max(1, len(settings.data.fidelity_datasets)),
             fidelity_offset=settings.fidelity_offset,
@@ -158,3 +175,6 @@ def architecture(settings: MultifidelitySettings, model_yaml: Path | None) -> AI
         raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if source:
+        agree(spec, source, partial=settings.transfer.partial)
+    return spec

@@ -19,9 +19,8 @@ import torch
 import yaml
 
 from mlff_cli.core.artifacts import check_writable, write_text
-from mlff_cli.core.errors import ConfigError, UsageError
+from mlff_cli.core.errors import UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
-from mlff_cli.data.model_file import load_plain
 from mlff_cli.deploy.predictor import resolve_device
 from mlff_cli.families.base import Family, Inputs, Prepared
 from mlff_cli.families.configure import configure
@@ -30,10 +29,10 @@ from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.distributed import World, join
 from mlff_cli.training.ensemble import Member, best, statistics_of
 from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
-from mlff_cli.training.transfer import load_weights
 from mlff_cli.training.watch import error_table
 
 RUN_SUFFIX = ".run"  # of the folder beside the model file
+TRANSFER_FILE = "transfer.json"  # of the run folder: what became of --load's weights
 KEPT = ("step", "val_loss", "metrics")  # of a checkpoint's training, in the model file
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -133,8 +132,8 @@ class Job:
     world: World
     reporter: Reporter
 
-    def prepare(self, settings: Any) -> tuple[Prepared, list[tuple[str, str]]]:
-        """Data, model and starting weights; what to tell the user of them."""
+    def prepare(self, settings: Any) -> Prepared:
+        """Data, model and starting weights."""
         options = self.options
         command = command_of(options)
         inputs = Inputs(
@@ -151,17 +150,20 @@ class Job:
         check_writable(options.save, force=options.force, inputs=read)
         for warning in prepared.warnings:
             self.reporter.warning(warning)
-        return prepared, prepared.description + start_from(options.load, prepared)
+        return prepared
 
     def plan(self) -> Summary:
         """Check everything and say what would be done."""
-        prepared, description = self.prepare(self.settings)
+        prepared = self.prepare(self.settings)
         build_stepper(prepared.task, self.settings, self.world)
-        table = Table("training", ["", ""], [[a, b] for a, b in description])
+        description, transfer = prepared.description, prepared.transfer
+        tables = [Table("training", ["", ""], [[a, b] for a, b in description])]
+        tables += [transfer.table()] if transfer else []
+        plan = {"plan": dict(description), **({"transfer": transfer.to_json()} if transfer else {})}
         plain = self.settings.model_dump(mode="json", by_alias=True)
         return Summary(
-            {"plan": dict(description), "config": plain},
-            [table],
+            {**plan, "config": plain},
+            tables,
             [yaml.safe_dump(plain, sort_keys=False).rstrip()],
         )
 
@@ -211,10 +213,13 @@ class Job:
 
     def fit(self, settings: Any, folder: Path, *, again: bool = True) -> Fitted:
         """Train in a run folder; a finished run is begun anew with --force, if `again`."""
-        prepared, description = self.prepare(settings)
-        for name, value in description:
+        prepared = self.prepare(settings)
+        for name, value in prepared.description:
             self.reporter.info(f"{name}: {value}")
         options = self.options
+        transfer = prepared.transfer
+        report = json.dumps(transfer.to_json(), indent=2) + "\n" if transfer else ""
+        documents = {TRANSFER_FILE: report} if transfer else {}
         run = Run(
             folder=folder,
             task=prepared.task,
@@ -223,6 +228,7 @@ class Job:
             fingerprint={**prepared.fingerprint, "dtype": options.dtype},
             workers=prepared.workers,
             world=self.world,
+            documents=documents,
         )
         return fit(
             run,
@@ -297,24 +303,3 @@ def threads(cores: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# -- parts ----------------------------------------------------------------------------------------
-
-
-def start_from(load: Path | None, prepared: Prepared) -> list[tuple[str, str]]:
-    """Load `--load` into the model; returns what to tell the user."""
-    if load is None:
-        return []
-    payload = load_plain(load)
-    weights = payload.get("weights", payload.get("model"))
-    if not isinstance(weights, dict):
-        raise ConfigError("neither a model file of mlff nor a dict with 'model'", where=str(load))
-    try:
-        weights = prepared.adopt(weights)
-    except ConfigError as error:
-        error.where = error.where or str(load)
-        raise
-    done = load_weights(prepared.task.model, weights, str(load))
-    text = f"{load}: {len(done.copied)} tensors copied, {len(done.repeated)} repeated per fidelity"
-    return [("start from", text)]

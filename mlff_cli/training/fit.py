@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Run:
         fingerprint: plain values that must be the same when the run is resumed.
         workers: threads that make training batches.
         world: the processes that train together.
+        documents: further files of the run folder, {name: text}.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Run:
     fingerprint: Mapping[str, Any]
     workers: int
     world: World
+    documents: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepp
         ConfigError: optimizer, groups or schedule are wrong.
     """
     task = accumulated(task, settings.trainer.accumulate)
-    freeze(task.model, settings.optimizer)
-    optimizer = build_optimizer(task.model, settings.optimizer, task.loss)
+    freeze(task.model, settings.optimizer, task.part_of)
+    optimizer = build_optimizer(task.model, settings.optimizer, task.loss, task.part_of)
     schedule = Schedule(
         optimizer,
         settings.scheduler,
@@ -132,6 +134,8 @@ def fit(
             checkpoints.clear()
         plain = settings.model_dump(mode="json", by_alias=True)
         write_text(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False), force=True)
+        for name, text in run.documents.items():
+            write_text(folder / name, text, force=True)
         resumed = checkpoint is not None
         log = RunLog(folder, columns, units, names=names, resume_after=first if resumed else None)
         told = FileReporter(reporter, folder / "train.log", append=resumed)

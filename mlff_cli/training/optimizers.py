@@ -21,6 +21,7 @@ from mlff_cli.core.errors import ConfigError, MissingDependencyError
 from mlff_cli.training.allowlist import Allowlist
 from mlff_cli.training.losses import WEIGHTS_GROUP, MultiTaskLoss
 from mlff_cli.training.settings_optimizer import OptimizerSection, ParamGroup
+from mlff_cli.training.task import PartOf, whole_model
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,14 @@ _UNFIT = {
 _REST = "others"  # the group of parameters that match no expression
 
 
-def freeze(model: nn.Module, section: OptimizerSection) -> list[str]:
+def freeze(model: nn.Module, section: OptimizerSection, part_of: PartOf = whole_model) -> list[str]:
     """Exclude parameters from training as `force_no_train` and `force_train` say.
+
+    Args:
+        model: the model.
+        section: `optimizer` of the configuration.
+        part_of: part that a parameter belongs to: expressions are searched in `part.name`, too,
+            so that `backbone.*` means the backbone.
 
     Returns:
         Names of the excluded parameters.
@@ -79,8 +86,8 @@ def freeze(model: nn.Module, section: OptimizerSection) -> list[str]:
         ConfigError: an expression is broken or matches nothing, or nothing is left to train.
     """
     names = [name for name, _ in model.named_parameters()]
-    stopped = _matching(names, section.force_no_train, "optimizer.force_no_train")
-    kept = _matching(names, section.force_train, "optimizer.force_train")
+    stopped = _matching(names, part_of, section.force_no_train, "optimizer.force_no_train")
+    kept = _matching(names, part_of, section.force_train, "optimizer.force_train")
     frozen = sorted(stopped - kept)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
@@ -92,28 +99,32 @@ def freeze(model: nn.Module, section: OptimizerSection) -> list[str]:
     return frozen
 
 
-def _matching(names: Sequence[str], patterns: Sequence[str], key: str) -> set[str]:
+def _matching(names: Sequence[str], part_of: PartOf, patterns: Sequence[str], key: str) -> set[str]:
     found: set[str] = set()
     for pattern in patterns:
-        hits = [name for name in names if _search(pattern, name, key)]
+        hits = [name for name in names if _search(pattern, name, part_of, key)]
         if not hits:
             raise ConfigError(
                 f"{key}: {pattern!r} matches no parameter",
-                remedy=f"parameters are named like {', '.join(names[:4])}",
+                remedy="parameters are named like "
+                + ", ".join(f"{part_of(name)}.{name}".lstrip(".") for name in names[:4]),
             )
         found.update(hits)
     return found
 
 
-def _search(pattern: str, name: str, key: str) -> bool:
+def _search(pattern: str, name: str, part_of: PartOf, key: str) -> bool:
     try:
-        return re.search(pattern, name) is not None
+        return any(re.search(pattern, text) for text in (name, f"{part_of(name)}.{name}"))
     except re.error as error:
         raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from None
 
 
 def build_optimizer(
-    model: nn.Module, section: OptimizerSection, loss: MultiTaskLoss | None = None
+    model: nn.Module,
+    section: OptimizerSection,
+    loss: MultiTaskLoss | None = None,
+    part_of: PartOf = whole_model,
 ) -> torch.optim.Optimizer:
     """The optimizer that a configuration describes.
 
@@ -124,6 +135,7 @@ def build_optimizer(
         model: whose parameters are trained, as far as they require a gradient.
         section: `optimizer` of the configuration.
         loss: may have parameters of its own.
+        part_of: see `freeze`.
 
     Raises:
         ConfigError: unknown class, an argument that the class does not take, a group that matches
@@ -133,7 +145,7 @@ def build_optimizer(
     kind = _kind(section.class_)
     base = section.kwargs.lr
     kwargs = _arguments(kind, section)
-    groups = _groups(model, section)
+    groups = _groups(model, section, part_of)
     if "weight_decay" not in kwargs and any(g.get("weight_decay") for g in groups):
         raise ConfigError(
             f"optimizer.param_groups: {section.class_} does not take 'weight_decay'",
@@ -175,7 +187,7 @@ def _arguments(kind: type[torch.optim.Optimizer], section: OptimizerSection) -> 
     return kwargs
 
 
-def _groups(model: nn.Module, section: OptimizerSection) -> list[dict[str, Any]]:
+def _groups(model: nn.Module, section: OptimizerSection, part_of: PartOf) -> list[dict[str, Any]]:
     """Groups of the trained parameters; each parameter is in the first that it matches."""
     for name in (_REST, WEIGHTS_GROUP):
         if name in section.param_groups:
@@ -193,7 +205,7 @@ def _groups(model: nn.Module, section: OptimizerSection) -> list[dict[str, Any]]
             (
                 key
                 for key, group in section.param_groups.items()
-                if _search(group.re, name, f"optimizer.param_groups.{key}.re")
+                if _search(group.re, name, part_of, f"optimizer.param_groups.{key}.re")
             ),
             _REST,
         )

@@ -30,6 +30,14 @@ class Batch(Protocol):
         """The same batch on a device."""
 
 
+PartOf = Callable[[str], str]  # the part of a model that the parameter of a name belongs to
+
+
+def whole_model(name: str) -> str:
+    """The part of a model that knows no parts."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Task:
     """A training problem.
@@ -48,6 +56,8 @@ class Task:
         watch: names of metrics to show while training.
         validation_workers: threads that make validation batches ahead.
         name_samples: says which samples the batch of a step holds.
+        part_of: part of the model that a parameter belongs to, by name; expressions that choose
+            parameters are searched in `part.name`, too.
     """
 
     model: nn.Module
@@ -61,6 +71,7 @@ class Task:
     watch: Sequence[str]
     name_samples: Callable[[int], str]
     validation_workers: int = 0
+    part_of: PartOf = whole_model
 
 
 def accumulated(task: Task, n: int) -> Task:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.reporting import NullReporter
@@ -19,7 +19,6 @@ from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.prefetch import ahead
 from mlff_cli.training.run_log import FileReporter, RunLog, read_rows, run_columns
 from mlff_cli.training.settings import CheckpointSection
-from mlff_cli.training.transfer import load_weights
 
 
 def snapshot(weights: dict[str, Tensor], training: dict[str, Any]) -> ModelFile:
@@ -133,34 +132,6 @@ def test_the_file_keeps_what_the_terminal_was_spared(tmp_path: Path) -> None:
     FileReporter(heard, tmp_path / "train.log", append=True).warning("c")
     assert (tmp_path / "train.log").read_text() == "a\nb\nwarning: c\n"
     assert heard.warnings == ["c"]
-
-
-def test_weights_are_copied_or_repeated_per_fidelity() -> None:
-    one = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
-    target = nn.Module()
-    target.w = nn.Parameter(torch.zeros(6, 3))
-    target.b = nn.Parameter(torch.zeros(4))
-    done = load_weights(target, one, "a.pt")
-    assert (done.copied, done.repeated) == (["b"], ["w"])
-    for block in target.w.detach().split(2):
-        assert torch.equal(block, one["w"])
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ({"w": torch.zeros(6, 3)}, "missing"),
-        ({"w": torch.zeros(6, 3), "b": torch.zeros(4), "c": torch.zeros(1)}, "unknown"),
-        ({"w": torch.zeros(4, 3), "b": torch.zeros(4)}, "has shape"),
-        ({"w": torch.zeros(6, 2), "b": torch.zeros(4)}, "has shape"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(source: dict[str, Tensor], message: str) -> None:
-    target = nn.Module()
-    target.w = nn.Parameter(torch.zeros(6, 3))
-    target.b = nn.Parameter(torch.zeros(4))
-    with pytest.raises(ConfigError, match=message):
-        load_weights(target, source, "a.pt")
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
