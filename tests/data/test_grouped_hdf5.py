@@ -162,6 +162,10 @@ def test_a_trailing_axis_of_one_and_strange_arrays_are_read_over(tmp_path: Path)
         ("units_energy", "kJ/mol", "energy", 0.0433641042418 / 4.184),
         ("units_forces", "hartree/bohr", "forces", 27.211386245988 / 0.529177210903),
         ("units_forces", "kcal/mol/angstrom", "forces", 0.0433641042418),
+        ("units_dipole", "debye", "dipole", units.DEBYE),
+        ("units_dipole", "e*bohr", "dipole", 0.529177210903),
+        ("units_quadrupole", "e*bohr^2", "quadrupole", 0.529177210903**2),
+        ("units_quadrupole", "debye*angstrom", "quadrupole", units.DEBYE),
     ],
 )
 @pytest.mark.parametrize("kind", [str, np.bytes_])
