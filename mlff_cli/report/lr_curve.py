@@ -15,7 +15,6 @@ DPI = 90
 COLUMNS = 4
 PANEL = (2.3, 1.35)  # inches of one schedule
 FEWEST_POINTS = 400  # of a schedule's line: what its jumps need
-ABOVE = 3.0  # a range test's figure ends this far above its first and best loss
 
 
 def plot_range_test(
@@ -33,7 +32,7 @@ def plot_range_test(
     Args:
         path: PNG to write; replaced when it exists.
         rates: learning rate of every step.
-        losses: loss of every step.
+        losses: loss of every step, by that of the initial weights on the same batch.
         smoothed: the same without the scatter.
         steepest: rate of the steepest descent.
         diverged: rate at which the loss diverged.
@@ -52,11 +51,11 @@ def plot_range_test(
     for at, name, colour, style in marks:
         if at is not None:
             axis.axvline(at, color=colour, linestyle=style, label=f"{name} {at:.2g}")
-    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss")
-    if losses and min(losses) > 0:
-        axis.set_yscale("log")
-        early = sorted(losses[: max(1, len(losses) // 2)])  # an exploding end hides the rest
-        axis.set_ylim(top=ABOVE * early[-1])
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss, by that of the initial weights")
+    if smoothed:  # an exploding end would hide the rest
+        low, start = min(smoothed), smoothed[0]
+        room = max(start - low, 0.1 * abs(start)) or 1.0
+        axis.set_ylim(low - room, start + 2 * room)
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
     figure.subplots_adjust(left=0.12, right=0.97, bottom=0.13, top=0.96)

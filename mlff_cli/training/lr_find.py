@@ -56,7 +56,7 @@ class RangeTest:
         rates: learning rate of each step, of groups whose ratio is 1.
         losses: the training loss before each step's update.
         relative: the same by the loss of the initial weights on the same batch.
-        smoothed: the local straight line of `relative` at each step.
+        smoothed: the median of `relative` over a decade around each step.
         steepest: the rate of the steepest descent; None where there is none.
         diverged: the rate at which the loss diverged; None where it did not.
         suggestion: None where nothing can be said.
@@ -258,9 +258,10 @@ def judge(
         text = f"the loss {end} after {n} steps, too few to see a descent before: begin lower"
         return result(relative, None, text)
     x, y = np.log10(rates[:n]), np.asarray(relative)  # [t]
-    medians = np.median(np.lib.stride_tricks.sliding_window_view(y, SETTLED), axis=1)
-    levels, slopes, errors = _lines(x, np.minimum(y, _far(medians)), width)  # [line]
-    smoothed = np.interp(x, x[width // 2 :][: len(levels)], levels).tolist()
+    smoothed = _medians(y, width | 1).tolist()
+    settled = _medians(y, SETTLED)
+    ceiling = 2 * settled[0] - settled.min()  # as far above the start as the best is below it
+    slopes, errors = _lines(x, np.minimum(y, ceiling), width)  # [line]
     if not (slopes < -SIGNIFICANT * errors).any():
         end = f"diverges at {limit:.2g}" if limit else f"is still stable at {rates[-1]:.2g}"
         text = (
@@ -280,8 +281,14 @@ def _suggest(steepest: float, diverged: float | None) -> float:
     return float(f"{min(steepest, diverged / MARGIN) if diverged else steepest:.1e}")
 
 
-def _lines(x: np.ndarray, y: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least squares lines through every `width` neighbours: level in the middle, slope, its error.
+def _medians(y: np.ndarray, width: int) -> np.ndarray:
+    """Median (t,) of every value's `width` neighbours, itself among them; fewer at the ends."""
+    half = width // 2
+    return np.array([np.median(y[max(0, t - half) : t + half + 1]) for t in range(len(y))])
+
+
+def _lines(x: np.ndarray, y: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Slope, and its standard error, of least squares lines through every `width` neighbours.
 
     b = sum (x - <x>)(y - <y>) / sum (x - <x>)^2,    err(b)^2 = sum r^2 / (n - 2) / sum (x - <x>)^2
     """
@@ -291,6 +298,4 @@ def _lines(x: np.ndarray, y: np.ndarray, width: int) -> tuple[np.ndarray, np.nda
     spread = (du**2).sum(1)  # [line]
     slope = (du * dv).sum(1) / spread
     residual = dv - slope[:, None] * du
-    error = np.sqrt((residual**2).sum(1) / (width - 2) / spread)
-    level = v.mean(1) + slope * (u[:, width // 2] - u.mean(1))
-    return level, slope, error
+    return slope, np.sqrt((residual**2).sum(1) / (width - 2) / spread)
