@@ -71,7 +71,7 @@ def _show(summary: Summary, talk: Talk) -> None:
     from mlff_cli.cli.console import print_summary
     from mlff_cli.core.artifacts import storage_error
 
-    if sys.stdout is None:  # closed by the caller, as `>&-` does
+    if summary.told or sys.stdout is None:  # closed by the caller, as `>&-` does
         return
     try:
         print_summary(summary, as_json=talk.json, quiet=talk.quiet)

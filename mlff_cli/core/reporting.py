@@ -28,11 +28,13 @@ class Summary:
         data: plain values for `--json`.
         tables: what a person reads.
         lines: sentences a person reads, outputs first.
+        told: another process of the same run tells it to the user.
     """
 
     data: dict[str, Any]
     tables: list[Table] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    told: bool = False
 
 
 class Progress(Protocol):

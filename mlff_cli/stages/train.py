@@ -7,6 +7,7 @@ continues when the same command is given again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shlex
@@ -90,6 +91,22 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
         InterruptedRunError: stopped on request; the same call continues.
     """
     reporter = reporter or NullReporter()
+    with join(options.device, reporter.info, reporter.warning) as world, threads(world.cores):
+        job = configured(options, world, reporter if world.main else NullReporter())
+        if options.dry_run:
+            summary = job.plan()
+        else:
+            summary = job.train_ensemble() if options.ensemble > 1 else job.train()
+    return dataclasses.replace(summary, told=not world.main)
+
+
+def configured(options: Options, world: World, reporter: Reporter) -> Job:
+    """Check what was asked for, before any data is read.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        UsageError: the model file exists and `force` is off, or an option is wrong.
+    """
     check_writable(options.save, force=options.force)
     if options.save.suffix == RUN_SUFFIX:
         raise UsageError(
@@ -104,12 +121,7 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
     if options.compile:
         overrides.append("trainer.compile=true")
     family, settings = configure(options.preset, options.configs, overrides, options.save.stem)
-    with join(options.device, reporter.info) as world, threads(world.cores):
-        told = reporter if world.main else NullReporter()
-        job = Job(options, family, settings, dtype, world, told)
-        if options.dry_run:
-            return job.plan()
-        return job.train_ensemble() if options.ensemble > 1 else job.train()
+    return Job(options, family, settings, dtype, world, reporter)
 
 
 @dataclass(frozen=True)
@@ -186,14 +198,16 @@ class Job:
             self.reporter.info(f"member {seed - settings.seed + 1} of {options.ensemble}")
             own = settings.model_copy(update={"seed": seed})
             fitted = self.fit(own, folder / f"seed_{seed}", again=again)
+            if not self.world.main:  # rank 0 alone keeps checkpoints, and chooses
+                continue
             model = fitted.checkpoints.result()
             metrics = fitted.metrics
             members.append(Member(seed, metrics["loss"], model.training["step"], metrics))
             kept[seed] = fitted
+        if not self.world.main:
+            return summarise(options, folder, fitted)
         chosen = best(members)
         summary = summarise(options, folder, kept[chosen.seed])
-        if not self.world.main:
-            return summary
         for seed, fitted in kept.items():
             if settings.save_all_models:
                 finish(folder / f"seed_{seed}" / "model.pt", fitted.checkpoints, force=True)

@@ -23,12 +23,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import PrefixStore
 
+from mlff_cli.core.config import differences
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.training.launch import Launch, world_from_environment
 from mlff_cli.training.meeting import Board
 from mlff_cli.training.placement import Member, cores_for, neighbours, place
 
 SMALL = 4096  # elements up to which one message is faster than two shorter ones
+SHOWN = 12  # differences between processes in a message
 BUCKET = 32 << 20  # elements summed at once, which bounds the memory of copies
 
 
@@ -131,8 +133,8 @@ class World:
             dist.all_gather_object(values, value)
         return values
 
-    def agree(self, what: str, value: Any) -> None:
-        """Refuse processes that see different configurations, files or weights.
+    def agree(self, what: str, value: Mapping[str, Any]) -> None:
+        """Refuse processes that see different configurations or files.
 
         Raises:
             ConfigError: the value is not the same on every rank.
@@ -141,9 +143,9 @@ class World:
         values = self.gather_objects(value)
         for rank, other in enumerate(values):
             if other != values[0]:
+                found = "\n    ".join(differences(values[0], other)[:SHOWN])
                 raise ConfigError(
-                    f"the processes disagree about {what}: rank 0 has {_short(values[0])}, "
-                    f"rank {rank} has {_short(other)}",
+                    f"the processes disagree about {what}; rank 0 and rank {rank}:\n    {found}",
                     remedy="give all processes the same command and the same files",
                 )
 
@@ -212,11 +214,6 @@ def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     return [bucket for lists in kinds.values() for bucket in lists]
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 # -- meeting --------------------------------------------------------------------------------------
 
 
@@ -224,6 +221,7 @@ def _short(value: Any) -> str:
 def join(
     device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[World]:
     """Meet the other processes, if there are any, and part from them on every way out.
@@ -234,6 +232,7 @@ def join(
     Args:
         device: auto, cpu, cuda or cuda:N; auto and cuda give every process the GPU of its rank.
         say: is told one line per process: rank, host and device.
+        warn: is told what the user may not have meant.
         environ: the launcher's variables; None: this process's.
 
     Raises:
@@ -243,7 +242,7 @@ def join(
     """
     launch = world_from_environment(os.environ if environ is None else environ)
     for warning in launch.warnings:
-        say(f"warning: {warning}")
+        warn(warning)
     if launch.size == 1:
         me = _member(launch, device)
         chosen = device if device != "auto" else ("cuda" if me.gpus else "cpu")

@@ -118,6 +118,7 @@ def fit(
     """
     settings, world, folder = run.settings, run.world, run.folder
     check_trackers(settings)
+    world.agree("the run's inputs", run.fingerprint)
     stepper = build_stepper(run.task, settings, world)
     checkpoints = Checkpoints(folder, settings.checkpoint, run.snapshot, run.fingerprint)
     checkpoint = checkpoints.resume(replace=replace, again=again) if resume else None
@@ -159,6 +160,7 @@ def fit(
             result = loop.run(first)
         finally:
             redraw()
+    world.barrier()  # a launcher may end all as soon as one has left: the files are written first
     if result.interrupted:
         raise InterruptedRunError(
             f"stopped at step {result.steps} of {loop.total}; the checkpoint is {checkpoints.last}",

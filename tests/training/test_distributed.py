@@ -39,7 +39,7 @@ def test_one_process_is_a_world_of_its_own() -> None:
     assert world.broadcast_object({"a": 1}) == {"a": 1}
     assert world.gather_objects(4) == [4]
     world.barrier()
-    world.agree("the weather", "fine")
+    world.agree("the weather", {"sky": "blue"})
     p = nn.Parameter(torch.ones(2))
     reduce_gradients([p], world)
     assert p.grad is None
@@ -79,7 +79,7 @@ def check_sums() -> None:
         value = {"step": 3, "loss": float("nan"), "names": ["a", None]}
         assert str(world.broadcast_object(value if world.main else None)) == str(value)
         assert world.gather_objects(world.rank**2) == [0, 1, 4]
-        world.agree("the seed", 7)
+        world.agree("the seed", {"seed": 7})
         begin = time.monotonic()
         if world.rank == 1:
             time.sleep(0.3)
@@ -160,7 +160,7 @@ def fail(how: str) -> None:
 def _strike(how: str, world: World) -> None:
     kind, _, rank = how.partition("-")
     if kind == "agree":
-        world.agree("the data", f"hash {world.rank}")
+        world.agree("the data", {"files": {"a.h5": f"hash {world.rank}"}, "n": 1})
     if rank and world.rank != int(rank):
         return
     if kind == "kill":
@@ -208,7 +208,8 @@ def test_an_error_of_all_is_told_once(tmp_path: Path, how: str) -> None:
     assert [o.code for o in outcomes] == [2, 2]
     assert told(outcomes) == [outcomes[0].text]
     if how == "agree":
-        assert "disagree about the data: rank 0 has hash 0, rank 1 has hash 1" in outcomes[0].text
+        assert "disagree about the data; rank 0 and rank 1:" in outcomes[0].text
+        assert "files.a.h5: hash 0 -> hash 1" in outcomes[0].text
 
 
 def test_a_bug_shows_where_it_is_and_ends_all(tmp_path: Path) -> None:
