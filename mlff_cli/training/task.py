@@ -30,6 +30,23 @@ class Batch(Protocol):
         """The same batch on a device."""
 
 
+@dataclass(frozen=True)
+class Batching:
+    """Which settings make a batch, for advice about them.
+
+    Attributes:
+        size: of a batch.
+        mode: what it counts, as "atoms".
+        split: parts that a batch is computed in.
+        key: of the section that holds `batch_size` and `split`.
+    """
+
+    size: int
+    mode: str
+    split: int = 1
+    key: str = "data.samplers.train.kwargs"
+
+
 PartOf = Callable[[str], str]  # the part of a model that the parameter of a name belongs to
 
 
@@ -58,6 +75,8 @@ class Task:
         name_samples: says which samples the batch of a step holds.
         part_of: part of the model that a parameter belongs to, by name; expressions that choose
             parameters are searched in `part.name`, too.
+        name_largest: says which samples of it are the largest.
+        batching: how its batches are made.
     """
 
     model: nn.Module
@@ -72,6 +91,8 @@ class Task:
     name_samples: Callable[[int], str]
     validation_workers: int = 0
     part_of: PartOf = whole_model
+    name_largest: Callable[[int], str] | None = None
+    batching: Batching | None = None
 
 
 def accumulated(task: Task, n: int) -> Task:
@@ -89,9 +110,13 @@ def accumulated(task: Task, n: int) -> Task:
         first = epoch * length + k * n
         return range(first, min(first + n, (epoch + 1) * length))
 
+    def joined(name: Callable[[int], str]) -> Callable[[int], str]:
+        return lambda step: "; ".join(name(b) for b in batches(step))
+
     return replace(
         task,
         epoch_length=steps,
         train_batch=lambda step: [part for b in batches(step) for part in task.train_batch(b)],
-        name_samples=lambda step: "; ".join(task.name_samples(b) for b in batches(step)),
+        name_samples=joined(task.name_samples),
+        name_largest=task.name_largest and joined(task.name_largest),
     )
