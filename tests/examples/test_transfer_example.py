@@ -32,5 +32,3 @@ def test_a_fidelity_is_added_and_the_backbone_can_stay(tmp_path: Path) -> None:
     for model, fidelities in (("single", [0]), ("two", [0, 1]), ("frozen", [0, 1])):
         results = json.loads((out / f"errors_{model}.json").read_text())["results"]
         assert [result["fidelity"] for result in results] == fidelities
-    again = call(tmp_path, "sh", str(example / "add_fidelity.sh"), *SHORT)
-    assert "epoch 1/1" not in again  # nothing is trained twice
