@@ -35,7 +35,8 @@ class ConsoleReporter:
     def info(self, message: str) -> None:
         """A line the user should see."""
         if self.verbosity >= 0:
-            self.err.print(escape(message))
+            # a terminal would break long lines inside words and numbers
+            self.err.print(escape(message), soft_wrap=not self.err.is_terminal)
 
     def detail(self, message: str) -> None:
         """A line for the curious (`-v`)."""

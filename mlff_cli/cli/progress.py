@@ -113,7 +113,7 @@ class Bar:
         """Move the bar; without fields the last ones stay."""
         self._pace.advance(n, time.monotonic())
         if fields:  # a new dict: the other thread may be reading the old one
-            self._fields = {**self._fields, **fields}
+            self._fields = fields | {k: v for k, v in self._fields.items() if k not in fields}
 
     def _render(self) -> Text:
         utf8 = self._console.encoding.lower().startswith("utf")
@@ -229,7 +229,7 @@ class Lines:
         """Count, and say so when the last line is old enough."""
         now = time.monotonic()
         self._pace.advance(n, now)
-        self._fields.update(fields)
+        self._fields = fields | {k: v for k, v in self._fields.items() if k not in fields}
         if now >= self._next:
             self._line(now)
 

@@ -9,7 +9,6 @@ Nothing here reads or writes: the loop asks, and tells a reporter. Lines of ever
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from typing import Any
 
 from mlff_cli.core.reporting import Table, duration
 from mlff_cli.training.settings_logging import LogFrequency
+from mlff_cli.training.wording import number, ordinal, percent
 
 STEPS, DATA, VALIDATION, WRITING = "steps", "waiting for data", "validation", "logs and checkpoints"
 FIGURE_SHARE = 0.01  # of the time, at most, is spent on drawing
-LARGEST_DIGITS = 8  # decimals of a percentage that approaches 100
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Watch:
         self._first: Validation | None = None
         self._best: Validation | None = None
         self._last: Validation | None = None
-        self._unsaid: str | None = None
+        self._train: tuple[int, float] | None = None  # step, loss
         self._components: dict[str, float] = {}
 
     # -- state ------------------------------------------------------------------------------------
@@ -139,12 +138,15 @@ class Watch:
     def state(self) -> dict[str, Any]:
         """Plain values to continue from."""
         known = {"first": self._first, "best": self._best, "last": self._last}
-        return {k: None if v is None else dataclasses.asdict(v) for k, v in known.items()}
+        plain = {k: None if v is None else dataclasses.asdict(v) for k, v in known.items()}
+        return {"validations": plain, "train": self._train}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
-        known = {k: None if v is None else Validation(**v) for k, v in state.items()}
+        plain = state["validations"]
+        known = {k: None if v is None else Validation(**v) for k, v in plain.items()}
         self._first, self._best, self._last = known["first"], known["best"], known["last"]
+        self._train = None if state["train"] is None else (state["train"][0], state["train"][1])
 
     # -- what happens -----------------------------------------------------------------------------
 
@@ -213,37 +215,45 @@ class Watch:
     def line(self, step: int, lr: float, train: float | None = None) -> Said | None:
         """The line of a step at which an epoch ended or a validation was made; else None.
 
+        An epoch's line holds the last numbers of that epoch, whenever they were taken.
+
         Args:
             step: steps done.
             lr: learning rate.
-            train: mean training loss since the last log.
+            train: mean training loss since the last log, where it is logged at this step.
         """
-        validation = self._last if self._last and self._last.step == step else None
+        if train is not None:
+            self._train = step, train
         at_end = step % self._length == 0
+        validation = self._last
+        if validation and validation.step != step and not at_end:
+            validation = None
         if not (at_end or validation):
             return None
         epoch = self._epoch(step)
-        parts = [] if train is None else [f"train {number(train)}"]
-        if validation:
-            best = " (best)" if self._best and validation.step == self._best.step else ""
-            parts += [f"val {number(validation.loss)}{best}", *self._errors(validation)]
-        parts.append(f"lr {number(lr, 3)}")
-        begins = bool(validation and self._first and validation.step == self._first.step)
-        if validation and not begins:
-            share = self.improvement(validation.loss)
-            parts += [] if share is None else [f"improvement {percent(share)}"]
-        parts.append(duration(self.stopwatch.elapsed))
+        begun = (epoch - 1) * self._length
+        parts = []
+        if self._train and self._train[0] > begun:
+            parts.append(f"train {number(self._train[1])}")
+        first = False
+        if validation and validation.step > begun:
+            first = bool(self._first and validation.step == self._first.step)
+            parts += self._validation(validation, step, first)
+        parts += [f"lr {number(lr, 3)}", duration(self.stopwatch.elapsed)]
         at = f"epoch {epoch}/{self._epochs}" + ("" if at_end else f" step {step}")
-        text = f"{at}: {', '.join(parts)}"
         last = step == self._epochs * self._length
-        due = last or begins or (at_end and self._due(epoch))
-        self._unsaid = None if due else text
-        return Said(text, due)
+        return Said(f"{at}: {', '.join(parts)}", last or first or (at_end and self._due(epoch)))
 
-    @property
-    def unsaid(self) -> str | None:
-        """The last line, where the terminal has not had it; for a run that ends early."""
-        return self._unsaid
+    def _validation(self, validation: Validation, step: int, first: bool) -> list[str]:
+        """A validation in words, after `step` steps; the first has nothing to compare with."""
+        words = [f"val {number(validation.loss)}"]
+        if self._best and validation.step == self._best.step:
+            words.append("(best)")
+        if validation.step != step:
+            words.append(f"at step {validation.step}")
+        parts = [" ".join(words), *self._errors(validation)]
+        share = None if first else self.improvement(validation.loss)
+        return parts if share is None else [*parts, f"improvement {percent(share)}"]
 
     def _errors(self, validation: Validation) -> list[str]:
         """Watched metrics; those of the fidelities together, as `E_rmse fid0 3.2 fid1 4.1 eV`."""
@@ -322,9 +332,6 @@ class Watch:
         return dict(self._best.metrics) if self._best else {}
 
 
-# -- words ----------------------------------------------------------------------------------------
-
-
 def error_table(title: str, metrics: Mapping[str, float], units: Mapping[str, str]) -> Table:
     """Validation errors, a row per error and a column per fidelity.
 
@@ -352,33 +359,3 @@ def error_table(title: str, metrics: Mapping[str, float], units: Mapping[str, st
             if any(row.values())
         ],
     )
-
-
-def number(value: float, digits: int = 4) -> str:
-    """A number with so many significant digits, zeros at its end included: 0.01230, 12.30, 1e+12.
-
-    >>> number(0.0123), number(1234.5), number(3.0, 3), number(2.5e13, 3)
-    ('0.01230', '1234', '3.00', '2.50e+13')
-    """
-    return f"{value:#.{digits}g}".removesuffix(".").replace(".e", "e")
-
-
-def ordinal(n: int) -> str:
-    """A counting number in its place.
-
-    >>> [ordinal(n) for n in (2, 3, 10, 11, 21, 112)]
-    ['2nd', '3rd', '10th', '11th', '21st', '112th']
-    """
-    tail = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
-    return f"{n}{tail}"
-
-
-def percent(share: float) -> str:
-    """A share in percent, with the more decimals the closer it comes to 1.
-
-    >>> percent(0.372), percent(0.9998), percent(0.99999996), percent(-0.05), percent(1.0)
-    ('37.2 %', '99.98 %', '99.999996 %', '-5.0 %', '100.0 %')
-    """
-    rest = abs(1.0 - share)
-    digits = 1 if rest in (0.0, 1.0) else max(1, math.ceil(-math.log10(rest)) - 2)
-    return f"{100 * share:.{min(digits, LARGEST_DIGITS)}f} %"

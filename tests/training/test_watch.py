@@ -19,9 +19,8 @@ from mlff_cli.training.watch import (
     Stopwatch,
     Watch,
     error_table,
-    number,
-    percent,
 )
+from mlff_cli.training.wording import number, percent
 
 UNITS = {"E_rmse": "eV", "fid0/E_rmse": "eV", "fid1/E_rmse": "eV", "fid0/F_rmse": "eV/A"}
 NAMES = ("fid0/E_rmse", "fid0/F_rmse", "fid1/E_rmse")
@@ -70,7 +69,6 @@ def test_frequent_validations_do_not_flood_the_terminal() -> None:
 
 def test_rare_validations_leave_lines_of_the_training_loss() -> None:
     seen, _ = watch(epochs=4)
-    seen.validated(20, 0.5, METRICS)
     lines = [seen.line(step, 1e-3, 0.25) for step in (10, 15)]
     assert lines[0] is not None
     assert lines[0].text.startswith("epoch 1/4: train 0.2500, lr 0.00100")
@@ -104,7 +102,7 @@ def test_a_line_says_what_was_measured() -> None:
     )
     assert second.text == (
         "epoch 2/200: train 1.500, val 1.000, E_rmse fid0 0.200 fid1 0.450 eV, "
-        "F_rmse fid0 1.50 eV/A, lr 0.00100, improvement 50.0 %, 1:15"
+        "F_rmse fid0 1.50 eV/A, improvement 50.0 %, lr 0.00100, 1:15"
     )
 
 
@@ -129,6 +127,19 @@ def test_a_resumed_run_says_what_an_uninterrupted_one_says() -> None:
         assert resumed.summary_data() == whole.summary_data()
 
 
+def test_the_banner_says_what_will_be_shown() -> None:
+    seen, _ = watch(epochs=200, length=50)
+    assert seen.banner(0, 500, 50) == [
+        "200 epochs of 50 steps: training loss logged every 10 epochs, validation every epoch",
+        "a line here for every epoch, every 10th from 11 on, every 100th from 101 on; "
+        "train.log has all of them",
+    ]
+    assert seen.banner(120, 20, 50)[:2] == [
+        "continuing at step 120 of 10000, epoch 3 of 200",
+        "200 epochs of 50 steps: training loss logged every 20 steps, validation every epoch",
+    ]
+
+
 def test_a_loss_below_zero_has_no_percentage() -> None:
     seen, _ = watch()
     seen.validated(10, -1.0, METRICS)
@@ -139,17 +150,26 @@ def test_a_loss_below_zero_has_no_percentage() -> None:
     assert seen.summary_data()["improvement"] is None
 
 
-def test_what_the_terminal_lacks_can_be_said_at_an_early_end() -> None:
+def test_an_epoch_ends_with_the_last_numbers_of_the_epoch() -> None:
     seen, _ = watch()
-    seen.validated(10, 1.0, METRICS)
-    seen.line(10, 1e-3)
-    assert seen.unsaid is None
-    seen.validated(115, 0.5, METRICS)
-    line = seen.line(115, 1e-3)
-    assert line is not None
-    assert not line.due
-    assert seen.unsaid == line.text
-    assert line.text.startswith("epoch 12/200 step 115: val 0.5000 (best)")
+    seen.validated(7, 2.0, METRICS)
+    seen.line(7, 1e-3, 3.0)
+    seen.validated(14, 1.0, METRICS)
+    within = seen.line(14, 1e-3, 1.5)
+    resumed, _ = watch()
+    resumed.load(seen.state())
+    for one in (seen, resumed):
+        assert one.line(19, 1e-3, 1.25) is None
+        end = one.line(20, 1e-3)
+        assert end is not None
+        assert end.due
+        assert end.text.startswith("epoch 2/200: train 1.250, val 1.000 (best) at step 14, E_rmse")
+        third = one.line(30, 1e-3)
+        assert third is not None
+        assert third.text == "epoch 3/200: lr 0.00100, 0:00"
+    assert within is not None
+    assert not within.due
+    assert within.text.startswith("epoch 2/200 step 14: train 1.500, val 1.000 (best), E_rmse")
 
 
 def test_the_bar_names_the_weightiest_first() -> None:
