@@ -77,7 +77,7 @@ class Collator:
 
     def __call__(self, fidelity: np.ndarray, index: np.ndarray) -> Batch:
         """Read, pad and mask the molecules `index` (B,) of the fidelities `fidelity` (B,)."""
-        n_atoms = self._sizes(fidelity, index)
+        n_atoms = self.sizes(fidelity, index)
         arrays, masks = self._allocate(len(index), int(n_atoms.max()))
         for k, data in self.datasets.items():
             at = np.flatnonzero(fidelity == k)
@@ -100,11 +100,11 @@ class Collator:
         """
         if not len(index):
             return []
-        order = np.argsort(self._sizes(fidelity, index), kind="stable")
+        order = np.argsort(self.sizes(fidelity, index), kind="stable")
         runs = np.array_split(order, min(n, len(order)))
         return [self(fidelity[run], index[run]) for run in runs]
 
-    def _sizes(self, fidelity: np.ndarray, index: np.ndarray) -> np.ndarray:
+    def sizes(self, fidelity: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Atoms (b,) of molecules."""
         n_atoms = np.empty(len(index), dtype="int64")
         for k, data in self.datasets.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,11 @@ class Fidelities:
         for d in self.train:
             n_atoms[fidelity == d.fidelity] = d.n_atoms[index[fidelity == d.fidelity]]
         return share((fidelity, index), n_atoms, rank, size)
+
+    def having(self, labels: Iterable[str]) -> dict[str, set[int]]:
+        """The fidelities that have each label, in training or in validation."""
+        sets = (*self.train, *self.validation)
+        return {n: {d.fidelity for d in sets if d.label_counts[n]} for n in labels}
 
     def save_split(self, path: Path) -> None:
         """Keep the split, for `data.split_file` of other runs (see `split_file`)."""
@@ -146,7 +151,8 @@ def open_fidelities(
 
     def open_files(k: int, paths: list[Path]) -> FidelityDataset:
         nonlocal left
-        tell(f"reading fidelity {k}: {', '.join(map(str, paths))}")
+        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        tell(f"reading fidelity {k}: {paths[0]}{others}")
         limit = 1 << 62 if data.ddp_load_full_dataset else left
         dataset = FidelityDataset(paths, k, sae[k], data.y, in_memory_bytes=limit)
         if dataset.in_memory:

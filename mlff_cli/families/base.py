@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +54,7 @@ class Prepared:
         transfer: what `--load` made of the model, which has its weights; None without it.
         workers: threads that make training batches.
         warnings: what the user must hear.
+        save_split: writes which samples are trained and validated on.
     """
 
     task: Task
@@ -62,6 +64,7 @@ class Prepared:
     workers: int = 0
     warnings: list[str] = field(default_factory=list)
     transfer: Transfer | None = None
+    save_split: Callable[[Path], None] | None = None
 
 
 class Family(Protocol):

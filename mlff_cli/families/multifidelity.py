@@ -13,12 +13,13 @@ from mlff_cli.core.artifacts import provenance
 from mlff_cli.core.config import read_yaml
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.reporting import Reporter
-from mlff_cli.data.batching import Collator
+from mlff_cli.data.feed import Feed
 from mlff_cli.data.fidelities import open_fidelities
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.families.base import Inputs, Prepared
 from mlff_cli.families.multifidelity_settings import MultifidelitySettings
 from mlff_cli.families.multifidelity_transfer import Source, agree, read_source, start_from
+from mlff_cli.physics.multipoles import moments
 from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
 from mlff_cli.potentials.aimnet2.fidelity import part_of
 from mlff_cli.potentials.aimnet2.model import AIMNet2
@@ -26,7 +27,7 @@ from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec, from_seed_yaml
 from mlff_cli.training.losses import build_loss
 from mlff_cli.training.metrics import RegressionMetrics, check_metrics
 from mlff_cli.training.settings_transfer import TransferSection
-from mlff_cli.training.task import Batch, Task
+from mlff_cli.training.task import Batch, Batching, Task
 
 WATCHED = ("energy", "forces")  # labels whose errors are shown while training
 
@@ -52,7 +53,14 @@ class MultiFidelity:
         cfg = {label: option for label, option in measured.items() if label in read}
         source = read_source(inputs.load) if inputs.load else None
         spec = architecture(settings, inputs.model, source)
-        fidelities = open_fidelities(data, settings.seed, reporter.detail)
+        world = inputs.world
+        fidelities = open_fidelities(
+            data,
+            settings.seed,
+            reporter.detail,
+            split_seed=inputs.split_seed,
+            local_processes=world.local_size,
+        )
         absent = [n for n in loss.labels if not any(d.label_counts[n] for d in fidelities.train)]
         if absent:
             reporter.info(f"no file has the labels {', '.join(absent)}: their loss adds nothing")
@@ -61,19 +69,15 @@ class MultiFidelity:
                 "one charge channel: predicted spin_charges are zero, their loss teaches nothing"
             )
 
-        collators = {
-            name: Collator(
-                sets,
-                data.y,
-                offset=settings.fidelity_offset,
-                dtype=inputs.dtype,
-                pin=inputs.device.type == "cuda" and loader.pin_memory,
-            )
-            for name, sets, loader in (
-                ("train", fidelities.train, data.loaders.train),
-                ("val", fidelities.validation, data.loaders.val),
-            )
-        }
+        feed = Feed(
+            fidelities,
+            data,
+            offset=settings.fidelity_offset,
+            dtype=inputs.dtype,
+            pin=inputs.device.type == "cuda",
+            rank=world.rank,
+            size=world.size,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             model = AIMNet2(spec).to(inputs.device, inputs.dtype)
@@ -84,26 +88,36 @@ class MultiFidelity:
             transfer.apply(model)
         elif settings.transfer != TransferSection():
             reporter.info("the section transfer has no effect without --load")
-        picks, sampler = fidelities.validation_picks, fidelities.sampler
+        having = fidelities.having(cfg)
+        if spec.num_charge_channels == 1:
+            having.pop("spin_charges", None)  # zero by architecture: there is nothing to measure
         watched = [cfg[label].abbr for label in WATCHED if label in cfg]
+        kwargs = data.samplers.train.kwargs
         task = Task(
             model=model,
-            epoch_length=sampler.epoch_length,
-            train_batch=lambda step: collators["train"].parts(
-                *sampler.batch(step), data.samplers.train.kwargs.split
-            ),
-            n_validation=len(picks),
-            validation_batch=lambda i: collators["val"](*picks[i]),
+            epoch_length=feed.epoch_length,
+            train_batch=feed.training_parts,
+            n_validation=feed.n_validation,
+            validation_batch=feed.validation_batch,
             predict=predict,
-            loss=loss,
-            new_metrics=lambda: RegressionMetrics(cfg, len(fidelities.train), inputs.device),
+            loss=loss.to(inputs.device),
+            new_metrics=lambda: RegressionMetrics(
+                cfg, len(fidelities.train), inputs.device, having
+            ),
             watch=[f"fid{d.fidelity}/{a}_rmse" for d in fidelities.train for a in watched],
             validation_workers=data.loaders.val.num_workers,
-            name_samples=lambda step: collators["train"].name_molecules(*sampler.batch(step)),
+            name_samples=feed.name_molecules,
             part_of=part_of,
+            name_largest=feed.name_largest,
+            batching=Batching(kwargs.batch_size, kwargs.batch_mode, kwargs.split),
         )
-        files = [*fidelities.files, *filter(None, (inputs.model, inputs.load))]
-        origin = provenance(inputs.command, files, seed=settings.seed, packages=("torch",))
+        origin = provenance(
+            inputs.command,
+            [*fidelities.digests, *filter(None, (inputs.model, inputs.load))],
+            seed=settings.seed,
+            packages=("torch",),
+            digests=fidelities.digests,
+        )
         described = spec.model_dump(mode="json")
         config = settings.model_dump(mode="json", by_alias=True)
 
@@ -129,7 +143,7 @@ class MultiFidelity:
         counts = [
             *shape,
             ("parameters", f"{size}"),
-            ("batches per epoch", f"{sampler.epoch_length}"),
+            ("batches per epoch", f"{feed.epoch_length}"),
         ]
         return Prepared(
             task=task,
@@ -139,15 +153,17 @@ class MultiFidelity:
             workers=data.loaders.train.num_workers,
             warnings=[*fidelities.notes, *(transfer.warnings if transfer else [])],
             transfer=transfer,
+            save_split=fidelities.save_split,
         )
 
 
 def predict(model: nn.Module, batch: Batch, training: bool) -> dict[str, Tensor]:
-    """Predictions of a batch; forces only where a molecule has them as a label."""
+    """Predictions of a batch; forces and moments only where a molecule has them as a label."""
     if "forces" in batch.labels:
-        return energy_and_forces(model, batch.tensors, create_graph=training)
-    out: dict[str, Tensor] = model(batch.tensors)
-    return out
+        out = energy_and_forces(model, batch.tensors, create_graph=training)
+    else:
+        out = dict(model(batch.tensors))
+    return out | moments(out["charges"], batch.tensors, batch.labels)
 
 
 def architecture(

@@ -24,36 +24,24 @@ class Allowlist(Generic[T]):
         key: the configuration key, for messages.
         prefixes: modules that may stand before a name; the bare name is always allowed.
         table: what each name means.
-        later: names that a later version of mlff will know.
     """
 
     key: str
     prefixes: tuple[str, ...]
     table: Mapping[str, T]
-    later: tuple[str, ...] = ()
 
     def find(self, name: str) -> T:
         """What `name` means.
 
         Raises:
-            ConfigError: the name is not in the table; says so when it will be.
+            ConfigError: the name is not in the table.
         """
         module, _, short = name.rpartition(".")
         known = not module or module in self.prefixes
         if known and short in self.table:
             return self.table[short]
-        if known and short in self.later:
-            raise not_yet(self.key, name, f"use one of {', '.join(self.table)}")
         near = nearest(short, list(self.table))
         raise ConfigError(
             f"{self.key}: unknown name {name!r}",
             remedy=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(self.table)}",
         )
-
-
-def not_yet(key: str, value: object, remedy: str) -> ConfigError:
-    """The error for a setting whose feature this version does not have."""
-    return ConfigError(
-        f"{key}: {value!r} is understood, but its feature comes in a later version of mlff",
-        remedy=remedy,
-    )

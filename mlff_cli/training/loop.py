@@ -26,6 +26,7 @@ from mlff_cli.data.model_file import ModelFile
 from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.early_stopping import Patience
 from mlff_cli.training.evaluation import evaluate
+from mlff_cli.training.metrics import merged
 from mlff_cli.training.prefetch import ahead
 from mlff_cli.training.run_log import RunLog
 from mlff_cli.training.settings import TrainingSettings
@@ -118,7 +119,7 @@ class Loop:
             "step": step,
             "finished": step >= self.total or self._exhausted,
             **self.stepper.state(),
-            "loss": self.task.loss.state_dict(),
+            "loss": _on_host(self.task.loss),
             "rng": torch.get_rng_state(),
             "window": self.window.state(),
             "errors": gather(self.errors.state(), self.world),
@@ -136,7 +137,7 @@ class Loop:
             self.stepper.average.load(checkpoint.ema, int(state["step"]))
         torch.set_rng_state(state["rng"])
         self.window.load(state["window"])
-        self.errors.load(own_share(state["errors"], self.world).to(self.device))
+        self.errors.load(own_share(state["errors"], self.world, merged).to(self.device))
         self.patience.load(state["patience"])
         self.watch.load(state["watch"])
         self._finished = bool(state["finished"])
@@ -204,8 +205,6 @@ class Loop:
         step = engine.state.iteration
         self._save(step)
         interrupted = self._stopping and step < self.total
-        if self.watch.unsaid:
-            self.reporter.info(self.watch.unsaid)
         return FitResult(step, interrupted, self.watch)
 
     def _due(self, every: int) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mlff_cli.core.errors import NumericalError
 from mlff_cli.training.averages import WeightAverage
 from mlff_cli.training.distributed import World, reduce_gradients
-from mlff_cli.training.losses import LossValue
+from mlff_cli.training.losses import WEIGHTS_GROUP, LossValue
 from mlff_cli.training.precision import mixed
 from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainerSection
@@ -59,7 +59,11 @@ class Stepper:
         self.world = world
         self._settings = settings
         self._backward = backward or self._by_autograd
-        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        groups = optimizer.param_groups
+        self._parameters = [p for group in groups for p in group["params"]]
+        # weights of the loss do not explode, and must not hold the model back
+        model = [group for group in groups if group["name"] != WEIGHTS_GROUP]
+        self._clipped = [p for group in model for p in group["params"]]
         self.device = self._parameters[0].device
         decay = settings.ema_decay
         self.average = WeightAverage(task.model, decay) if decay is not None else None
@@ -119,7 +123,8 @@ class Stepper:
         with mixed(self._settings.precision, self.device):
             predicted = self.task.predict(self.task.model, batch, True)
         loss = self.task.loss(predicted, batch.tensors, whole)
-        loss.total.backward()
+        if loss.total.requires_grad:  # a part without any label of the loss has no graph
+            loss.total.backward()
         return loss, predicted
 
     def _agree(self, parts: Sequence[Batch], stop: bool, save: bool) -> Tensor:
@@ -136,14 +141,14 @@ class Stepper:
         return shared[:n]
 
     def _clip(self) -> None:
-        """Measure the whole gradient's norm and clip it."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        """Measure the norm of the model's gradient and clip it; learned weights keep theirs."""
+        gradients = [p.grad for p in self._clipped if p.grad is not None]
         self.gradient_norm = nn.utils.get_total_norm(gradients)
         at = self._settings.gradient_clip
         if self._settings.gradient_clip_by == "norm":
-            nn.utils.clip_grads_with_norm_(self._parameters, at, self.gradient_norm)
+            nn.utils.clip_grads_with_norm_(self._clipped, at, self.gradient_norm)
         elif self._settings.gradient_clip_by == "value":
-            nn.utils.clip_grad_value_(self._parameters, at)
+            nn.utils.clip_grad_value_(self._clipped, at)
 
     def check(self) -> None:
         """Stop where a step was not finite, and name the molecules of its batch.

@@ -5,7 +5,7 @@ Nothing here makes the program wait for the device before somebody asks for a nu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -65,9 +65,13 @@ def gather(own: Tensor, world: World) -> Tensor:
     return world.sum_(stacked).cpu()
 
 
-def own_share(stacked: Tensor, world: World) -> Tensor:
-    """What `gather` took from this process; the sum at rank 0 where the processes were others."""
+def own_share(stacked: Tensor, world: World, merge: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `gather` took from this process.
+
+    Where the processes were others, rank 0 gets all of it, merged (R, ...) -> (...), and the other
+    ranks zeros.
+    """
     if len(stacked) == world.size:
         return stacked[world.rank]
-    total: Tensor = stacked.sum(dim=0)
+    total = merge(stacked)
     return total if world.main else torch.zeros_like(total)

@@ -97,7 +97,7 @@ def test_a_run_leaves_a_model_that_describes_itself(trained: Path, overrides: ob
     names = {p.name for p in folder.iterdir()}
     assert names == {
         "config.yaml", "metrics.csv", "metrics.jsonl", "train.log", "checkpoints",
-        "loss_curves.png",
+        "loss_curves.png", "split.npz",
     }  # fmt: skip
     best = sorted((folder / "checkpoints").glob("best_*.pt"))
     assert 1 <= len(best) <= 3
