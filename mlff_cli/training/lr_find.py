@@ -3,10 +3,12 @@
     lr(t) = lr_min (lr_max / lr_min)^(t / (steps - 1))
 
 The rate rises with every step until the loss diverges. Two rates are read off the curve of the loss
-against log10 lr: where it falls most steeply, and a tenth of where it diverges. The smaller is
-suggested. L. N. Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017
-(arXiv:1506.01186), section 3.3, with the exponential rise and the rule of the steepest descent of
-the fastai course (2017).
+against log10 lr: where it falls most steeply, and a tenth of where it diverges. L. N. Smith,
+Cyclical Learning Rates for Training Neural Networks, WACV 2017 (arXiv:1506.01186), section 3.3,
+with the exponential rise and the steepest descent of the fastai course (2017). Good rates are not
+far below divergence (Y. Bengio, arXiv:1206.5533, section 3.1), and the steepest descent comes early
+where a decade lasts few steps. So a tenth of the divergence is suggested, if there is a descent at
+all, and the steepest descent where nothing diverged.
 
 Batches differ more than a few steps can change the loss. So every batch is computed with the
 initial weights, too, and the curve is y(t) = L(w_t, batch_t) / L(w_0, batch_t), or where a loss is
@@ -277,8 +279,8 @@ def judge(
 
 
 def _suggest(steepest: float, diverged: float | None) -> float:
-    """The smaller of two rates, in two digits: the test knows no more."""
-    return float(f"{min(steepest, diverged / MARGIN) if diverged else steepest:.1e}")
+    """A rate in two digits: the test knows no more."""
+    return float(f"{diverged / MARGIN if diverged else steepest:.1e}")
 
 
 def _medians(y: np.ndarray, width: int) -> np.ndarray:
