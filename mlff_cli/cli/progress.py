@@ -94,7 +94,10 @@ class Bar:
         self._fields: dict[str, Any] = {}
         self._pace = Pace(total, time.monotonic())
         self._live = Live(
-            console=console, get_renderable=self._render, refresh_per_second=REFRESHES
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=REFRESHES,
+            redirect_stdout=False,  # results go where the shell sends them
         )
 
     def __enter__(self) -> Bar:

@@ -253,11 +253,11 @@ class Trackers:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a row, without its step."""
+    """The finite numbers of a row, without where it stands."""
     return {
         k: float(v)
         for k, v in values.items()
-        if k != "step" and isinstance(v, int | float) and math.isfinite(v)
+        if k not in ("kind", "step", "epoch") and math.isfinite(v)
     }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ import torch
 from mlff_cli.core.errors import MissingDependencyError
 from mlff_cli.core.reporting import NullReporter
 from mlff_cli.training import trackers
+from mlff_cli.training.run_log import read_rows
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.trackers import Tracked, check_trackers, start_trackers
+from tests.tiny_training import tiny_overrides
 
 UNITS = {"val/E_rmse": "kcal/mol"}
 
@@ -29,12 +33,12 @@ def settings(**values: Any) -> TrainingSettings:
 
 
 def row(step: int) -> dict[str, float]:
-    return {"epoch": 1, "train/loss": 1.0 / step, "val/E_rmse": 0.5 * step}
+    return {"train/loss": 1.0 / step, "val/E_rmse": 0.5 * step}
 
 
 def told(step: int) -> dict[str, Any]:
     """The row as the run log keeps it."""
-    return {"kind": "metrics", "step": step, **row(step)}
+    return {"kind": "metrics", "step": step, "epoch": 1, **row(step)}
 
 
 def session(
@@ -78,7 +82,7 @@ def test_event_files_hold_every_step_once_after_a_crash(tmp_path: Path) -> None:
     session(chosen, tmp_path, range(1, 7))  # the checkpoint was written after step 4
     session(chosen, tmp_path, range(5, 9), resumed_at=4)
     found = event_steps(tmp_path / "tensorboard")
-    assert set(found) == {"epoch", "train/loss", "val/E_rmse"}
+    assert set(found) == {"train/loss", "val/E_rmse"}
     for tag, points in found.items():
         assert points == [(step, pytest.approx(row(step)[tag])) for step in range(1, 9)]
 
@@ -231,6 +235,39 @@ def test_a_tracker_that_dies_is_named_once_and_training_goes_on(
     assert warning.startswith("wandb failed")
     steps = [step for step, _ in event_steps(tmp_path / "tensorboard")["train/loss"]]
     assert steps == list(range(1, 30))
+
+
+@pytest.mark.slow
+def test_trackers_agree_with_the_log_of_a_killed_and_resumed_run(
+    tmp_path: Path, lonely: list[Any]
+) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `track`")
+    overrides = tiny_overrides(tmp_path)
+    extra = (
+        "tensorboard=true", "wandb.init.mode=offline", "trainer.epochs=12", "log_frequency.train=2",
+    )  # fmt: skip
+    save, run = tmp_path / "m.pt", tmp_path / "m.run"
+    command = [sys.executable, "-m", "mlff_cli", "train", "--save", str(save), *overrides, *extra]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    log = run / "metrics.jsonl"
+    while not log.exists() or len(read_rows(log)) < 13:
+        assert child.poll() is None
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    subprocess.run(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    rows = {r["step"]: r for r in read_rows(log)}
+    assert max(rows) == 72
+    shown = event_steps(run / "tensorboard")
+    assert {"train/loss", "val/loss", "val/fid0/E_rmse", "lr_0"} <= set(shown)
+    for tag, points in shown.items():
+        assert points == [(s, pytest.approx(r[tag])) for s, r in rows.items() if tag in r]
+    (folder,) = (run / "wandb").glob("offline-run-*")
+    (file,) = folder.glob("*.wandb")
+    sent = history(file)
+    assert [r["_step"] for r in sent] == list(rows)
+    assert [r["train/loss"] for r in sent] == [r["train/loss"] for r in rows.values()]
+    assert lonely == []
 
 
 # -- absent ---------------------------------------------------------------------------------------
