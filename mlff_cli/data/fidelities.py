@@ -161,7 +161,8 @@ def open_fidelities(
 
     pool = ThreadPoolExecutor(_HASHED_TOGETHER)  # what one reads the other finds in memory
     try:
-        hashed = {path: pool.submit(sha256, path) for path in files}
+        # of anything but a file a hash may never end; its reader tells what is wrong with it
+        hashed = {path: pool.submit(sha256, path) for path in files if path.is_file()}
         train = [open_files(k, paths) for k, paths in train_files.items()]
         held_out = [open_files(k, paths) for k, paths in validation_files.items()]
         digests = {path: future.result() for path, future in hashed.items()}

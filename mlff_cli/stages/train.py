@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +26,19 @@ from mlff_cli.deploy.predictor import resolve_device
 from mlff_cli.families.base import Family, Inputs, Prepared
 from mlff_cli.families.configure import configure
 from mlff_cli.report.curves import plot_curves
+from mlff_cli.report.lr_curve import plot_range_test
 from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.distributed import World, join
 from mlff_cli.training.ensemble import Member, best, statistics_of
 from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
+from mlff_cli.training.lr_find import find_learning_rate
+from mlff_cli.training.precision import matrix_products
+from mlff_cli.training.trackers import check_trackers
 from mlff_cli.training.watch import error_table
 
 RUN_SUFFIX = ".run"  # of the folder beside the model file
 TRANSFER_FILE = "transfer.json"  # of the run folder: what became of --load's weights
+SPLIT_FILE = "split.npz"  # of the run folder: for `data.split_file` of other runs
 KEPT = ("step", "val_loss", "metrics")  # of a checkpoint's training, in the model file
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -95,6 +100,8 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
         job = configured(options, world, reporter if world.main else NullReporter())
         if options.dry_run:
             summary = job.plan()
+        elif options.lr_find:
+            summary = job.find_learning_rate()
         else:
             summary = job.train_ensemble() if options.ensemble > 1 else job.train()
     return dataclasses.replace(summary, told=not world.main)
@@ -106,8 +113,10 @@ def configured(options: Options, world: World, reporter: Reporter) -> Job:
     Raises:
         ConfigError: the configuration is wrong.
         UsageError: the model file exists and `force` is off, or an option is wrong.
+        MissingDependencyError: a tracker's package is absent.
     """
-    check_writable(options.save, force=options.force)
+    if not options.lr_find:
+        check_writable(options.save, force=options.force)
     if options.save.suffix == RUN_SUFFIX:
         raise UsageError(
             f"{RUN_SUFFIX!r} is the suffix of run folders",
@@ -121,6 +130,7 @@ def configured(options: Options, world: World, reporter: Reporter) -> Job:
     if options.compile:
         overrides.append("trainer.compile=true")
     family, settings = configure(options.preset, options.configs, overrides, options.save.stem)
+    check_trackers(settings)
     return Job(options, family, settings, dtype, world, reporter)
 
 
@@ -159,7 +169,7 @@ class Job:
         )
         prepared = self.family.prepare(settings, inputs, self.reporter)
         read = [p for p in prepared.fingerprint["inputs"] if p != str(options.load)]
-        check_writable(options.save, force=options.force, inputs=read)
+        check_writable(options.save, force=options.force or options.lr_find, inputs=read)
         for warning in prepared.warnings:
             self.reporter.warning(warning)
         return prepared
@@ -178,6 +188,30 @@ class Job:
             tables,
             [yaml.safe_dump(plain, sort_keys=False).rstrip()],
         )
+
+    def find_learning_rate(self) -> Summary:
+        """Make the range test instead of training."""
+        prepared = self.prepare(self.settings)
+        for name, value in prepared.description:
+            self.reporter.info(f"{name}: {value}")
+        stepper = build_stepper(prepared.task, self.settings, self.world)
+        with matrix_products(self.settings.trainer.precision, stepper.device):
+            test = find_learning_rate(
+                stepper.task,
+                stepper.optimizer,
+                self.settings.trainer,
+                self.world,
+                workers=prepared.workers,
+                reporter=self.reporter,
+            )
+        folder = self.options.save.with_suffix(RUN_SUFFIX)
+        figure, numbers = folder / "lr_find.png", folder / "lr_find.json"
+        if self.world.main:
+            marks = {n: getattr(test, n) for n in ("steepest", "diverged", "suggestion")}
+            plot_range_test(figure, test.rates, test.relative, test.smoothed, **marks)
+            write_text(numbers, json.dumps(test.plain()) + "\n", force=True)
+        outputs = [f"figure: {figure}", f"numbers: {numbers}"]
+        return Summary({**test.plain(), "figure": str(figure)}, [], [test.verdict, *outputs])
 
     def train(self) -> Summary:
         """Train one model."""
@@ -231,9 +265,12 @@ class Job:
         for name, value in prepared.description:
             self.reporter.info(f"{name}: {value}")
         options = self.options
-        transfer = prepared.transfer
-        report = json.dumps(transfer.to_json(), indent=2) + "\n" if transfer else ""
-        documents = {TRANSFER_FILE: report} if transfer else {}
+        documents: dict[str, Callable[[Path], None]] = {}
+        if transfer := prepared.transfer:
+            report = json.dumps(transfer.to_json(), indent=2) + "\n"
+            documents[TRANSFER_FILE] = lambda path: write_text(path, report, force=True)
+        if prepared.save_split:
+            documents[SPLIT_FILE] = prepared.save_split
         run = Run(
             folder=folder,
             task=prepared.task,

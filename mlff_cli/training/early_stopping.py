@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mlff_cli.core.errors import ConfigError
@@ -28,20 +28,35 @@ class Patience:
         patience = self._section.patience
         return patience is not None and self._waited >= patience
 
+    @property
+    def _name(self) -> str:
+        return self._section.metric.removeprefix("val/")
+
+    def check_metrics(self, names: Collection[str]) -> None:
+        """Refuse a run whose validations will not hold the metric.
+
+        Args:
+            names: of the validation's metrics, without `val/`.
+
+        Raises:
+            ConfigError: the metric is not among them.
+        """
+        if self._section.patience is not None and self._name not in names:
+            raise ConfigError(
+                f"trainer.early_stopping.metric: no metric {self._name!r}",
+                remedy=f"use one of {', '.join(names)}",
+            )
+
     def after_validation(self, metrics: Mapping[str, float]) -> None:
         """Look at a validation.
 
         Raises:
             ConfigError: the metric does not exist.
         """
+        self.check_metrics(metrics)
         if self._section.patience is None:
             return
-        name = self._section.metric.removeprefix("val/")
-        if name not in metrics:
-            raise ConfigError(
-                f"trainer.early_stopping.metric: no metric {name!r}",
-                remedy=f"use one of {', '.join(metrics)}",
-            )
+        name = self._name
         if metrics[name] < self._best - self._section.min_delta:
             self._best, self._waited = metrics[name], 0
         else:

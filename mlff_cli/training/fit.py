@@ -16,7 +16,9 @@ from mlff_cli.core.errors import InterruptedRunError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import interruptible
 from mlff_cli.training.checkpoints import Checkpoints, Snapshot
+from mlff_cli.training.compiled import CompiledBackward
 from mlff_cli.training.distributed import World
+from mlff_cli.training.early_stopping import Patience
 from mlff_cli.training.loop import FitResult, Loop
 from mlff_cli.training.optimizers import build_optimizer, freeze
 from mlff_cli.training.precision import matrix_products
@@ -25,7 +27,7 @@ from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Task, accumulated
-from mlff_cli.training.trackers import Tracked, Trackers, check_trackers, start_trackers
+from mlff_cli.training.trackers import Tracked, Trackers, start_trackers
 
 # draws a run's logged rows into a file, given units by name and the learning rates' names
 Draw = Callable[[Path, Sequence[Mapping[str, Any]], Mapping[str, str], Mapping[str, str]], None]
@@ -43,7 +45,7 @@ class Run:
         fingerprint: plain values that must be the same when the run is resumed.
         workers: threads that make training batches.
         world: the processes that train together.
-        documents: further files of the run folder, {name: text}.
+        documents: further files of the run folder, {name: what writes it}.
     """
 
     folder: Path
@@ -53,7 +55,7 @@ class Run:
     fingerprint: Mapping[str, Any]
     workers: int
     world: World
-    documents: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepp
 
     Raises:
         ConfigError: optimizer, groups or schedule are wrong.
+        MissingDependencyError: the step is to be compiled, and there is no compiler.
     """
     task = accumulated(task, settings.trainer.accumulate)
     freeze(task.model, settings.optimizer, task.part_of)
@@ -89,7 +92,12 @@ def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepp
         settings.trainer.epochs * task.epoch_length,
         task.epoch_length,
     )
-    return Stepper(task, optimizer, schedule, settings.trainer, world)
+    known = ["loss", *(f"{name}_loss" for name in task.loss.names), *task.new_metrics().units]
+    schedule.check_metrics(known)
+    Patience(settings.trainer.early_stopping).check_metrics(known)
+    trainer = settings.trainer
+    backward = CompiledBackward(task, trainer.precision) if trainer.compile else None
+    return Stepper(task, optimizer, schedule, trainer, world, backward)
 
 
 def fit(
@@ -117,7 +125,6 @@ def fit(
         InterruptedRunError: stopped on request; the same call continues.
     """
     settings, world, folder = run.settings, run.world, run.folder
-    check_trackers(settings)
     world.agree("the run's inputs", run.fingerprint)
     stepper = build_stepper(run.task, settings, world)
     checkpoints = Checkpoints(folder, settings.checkpoint, run.snapshot, run.fingerprint)
@@ -135,8 +142,8 @@ def fit(
             checkpoints.clear()
         plain = settings.model_dump(mode="json", by_alias=True)
         write_text(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False), force=True)
-        for name, text in run.documents.items():
-            write_text(folder / name, text, force=True)
+        for name, write in run.documents.items():
+            write(folder / name)
         resumed = checkpoint is not None
         log = RunLog(folder, columns, units, names=names, resume_after=first if resumed else None)
         told = FileReporter(reporter, folder / "train.log", append=resumed)

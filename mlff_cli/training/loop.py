@@ -238,7 +238,7 @@ class Loop:
         step = engine.state.iteration
         self.watch.trained(int(engine.state.output))
         start = time.monotonic()
-        lr = self.stepper.schedule.lr
+        lr = float(self.stepper.optimizer.param_groups[0]["lr"])
         if said := self.watch.line(step, lr, self._row.get("train/loss")):
             (self.reporter.info if said.due else self.reporter.detail)(said.text)
         if self._row:
