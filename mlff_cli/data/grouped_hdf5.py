@@ -280,7 +280,8 @@ class GroupedHDF5:
                 "a file is needed, this is a folder or device", where=where, remedy="check the path"
             )
         try:
-            self._file = h5py.File(self.path, "r")
+            # HDF5's own cache is 8 MiB per array, which are many; ours is one for all
+            self._file = h5py.File(self.path, "r", rdcc_nbytes=0)
         except OSError as error:
             if error.errno:  # the system's word, without HDF5's bookkeeping around it
                 raise storage_error(OSError(error.errno, os.strerror(error.errno)), path) from error

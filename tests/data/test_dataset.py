@@ -9,6 +9,7 @@ import pytest
 
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.dataset import FidelityDataset
+from mlff_cli.data.grouped_hdf5 import GroupedHDF5
 from mlff_cli.data.grouped_writer import write_grouped
 from tests.synthetic import write_dataset
 
@@ -53,3 +54,12 @@ def test_labels_are_counted(tmp_path: Path) -> None:
     assert data.label_counts["charges"] == 0
     assert len(data) == len(data.n_atoms) == 50
     assert data.species == [1, 6, 7, 8]
+
+
+def test_hdf5_keeps_no_chunks_beside_ours(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "a.h5", 20)
+    with GroupedHDF5(tmp_path / "a.h5") as file:
+        arrays = [group._group[name] for group in file.groups for name in group.fields]
+        kept = [array.id.get_access_plist().get_chunk_cache()[1] for array in arrays]
+    assert arrays
+    assert not any(kept)  # 8 MiB each would outgrow memory with a thousand open arrays
