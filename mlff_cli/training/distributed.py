@@ -71,23 +71,26 @@ class World:
         if self.size == 1 or tensor.numel() == 0:
             return tensor
         with self._contact():
-            n, flat = tensor.numel(), tensor.detach().reshape(-1)
-            whole = n <= SMALL  # every rank sums everything; else each its part
-            part = n if whole else -(-n // self.size)
-            received = flat.new_empty((self.size, part))
-            if whole:
+            if tensor.numel() <= SMALL:
+                flat = tensor.detach().reshape(-1)
+                received = flat.new_empty((self.size, len(flat)))
                 dist.all_gather(list(received.unbind()), flat)
-                total = _add_in_order(received)
+                with torch.no_grad():
+                    tensor.copy_(_add_in_order(received).view_as(tensor))
             else:
-                padded = flat.new_zeros(self.size * part)
-                padded[:n] = flat
-                dist.all_to_all_single(received.view(-1), padded)
-                mine = _add_in_order(received)
-                dist.all_gather(list(padded.view(self.size, part).unbind()), mine)
-                total = padded[:n]
-            with torch.no_grad():
-                tensor.copy_(total.view_as(tensor))
+                flat = _divisible(tensor.detach(), self.size)
+                self._sum_by_parts(flat)
+                if flat.data_ptr() != tensor.data_ptr():
+                    with torch.no_grad():
+                        tensor.copy_(flat[: tensor.numel()].view_as(tensor))
         return tensor
+
+    def _sum_by_parts(self, flat: Tensor) -> None:
+        """Sum (R n) in place: every rank sums a part for all."""
+        parts = flat.view(self.size, -1)  # [r, i]
+        received = torch.empty_like(parts)
+        dist.all_to_all_single(received, parts)
+        dist.all_gather(list(parts.unbind()), _add_in_order(received))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; the same answer everywhere.
@@ -188,11 +191,20 @@ def reduce_gradients(
         if parameter.grad is not None:
             tensors.append(parameter.grad)
     for bucket in _buckets([*tensors, *extra]):
-        flat = world.sum_(torch.cat([t.detach().reshape(-1) for t in bucket]))
-        parts = torch.split(flat, [t.numel() for t in bucket])
+        sizes = [t.numel() for t in bucket]
+        zeros = bucket[0].new_zeros(-sum(sizes) % world.size)  # spares another copy
+        flat = world.sum_(torch.cat([*(t.detach().reshape(-1) for t in bucket), zeros]))
+        parts = torch.split(flat, [*sizes, len(zeros)])[:-1]
         with torch.no_grad():
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
+
+
+def _divisible(tensor: Tensor, by: int) -> Tensor:
+    """The tensor as a row, itself or a copy with zeros behind it."""
+    missing = -tensor.numel() % by
+    flat = tensor.reshape(-1)
+    return torch.cat([flat, flat.new_zeros(missing)]) if missing else flat
 
 
 def _add_in_order(parts: Tensor) -> Tensor:
