@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from mlff_cli.core.checks import Check
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.training.checkpoints import Snapshot
 from mlff_cli.training.distributed import World
@@ -42,6 +43,16 @@ class Inputs:
     split_seed: int
 
 
+class Inspection(Protocol):
+    """What a family can say of its data before the training begins, for `--dry-run`."""
+
+    def checks(self) -> list[Check]:
+        """Findings about files, labels, split and batches."""
+
+    def heavy_steps(self) -> list[int]:
+        """Steps of the first epoch, one of which takes most memory."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A training that is ready to run.
@@ -55,6 +66,7 @@ class Prepared:
         workers: threads that make training batches.
         warnings: what the user must hear.
         save_split: writes which samples are trained and validated on.
+        inspection: looks at the data, when it is asked to.
     """
 
     task: Task
@@ -65,6 +77,7 @@ class Prepared:
     warnings: list[str] = field(default_factory=list)
     transfer: Transfer | None = None
     save_split: Callable[[Path], None] | None = None
+    inspection: Inspection | None = None
 
 
 class Family(Protocol):

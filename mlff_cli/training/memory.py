@@ -38,7 +38,7 @@ from mlff_cli.training.task import Batch, Task
 # batch (tests/benchmarks/bench_memory.py). On GPUs torch's allocator: an allowance, not measured.
 LOST = {"cpu": 0.55, "cuda": 0.1}
 FIRST_STEP = 10 << 20  # bytes of code and buffers that libraries load for it, from the same fit
-MARGIN = 0.1  # of the memory that is free; a suggestion leaves it so
+MARGIN = 0.2  # of the memory that is free, for the error of an estimate; a suggestion leaves it so
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class MemoryEstimate:
 
 
 @dataclass(frozen=True)
-class Shapes:
-    """A batch that has shapes and no data.
+class TensorBatch:
+    """A batch of tensors alone, with data or without.
 
     Attributes:
-        tensors: of shapes only, by name.
+        tensors: by name.
         labels: labels that at least one sample has.
         length: samples.
     """
@@ -89,9 +89,11 @@ class Shapes:
     def __len__(self) -> int:
         return self.length
 
-    def to(self, device: torch.device) -> Shapes:
-        """The same batch: it is made where it is needed."""
-        return self
+    def to(self, device: torch.device) -> TensorBatch:
+        """The same batch on a device."""
+        return TensorBatch(
+            {k: t.to(device) for k, t in self.tensors.items()}, self.labels, self.length
+        )
 
 
 class StepMemory:
@@ -174,16 +176,16 @@ class StepMemory:
     def _peak(self, part: Batch, again: bool) -> int:
         return self._activations(self._shapes(part, len(part)), again=again)
 
-    def _shapes(self, batch: Batch, n: int) -> Shapes:
+    def _shapes(self, batch: Batch, n: int) -> TensorBatch:
         """A batch of n samples of the sizes of `batch`, without data."""
         with self._mode:
             tensors = {
                 name: torch.empty((n, *t.shape[1:]), dtype=t.dtype, device=self._place)
                 for name, t in batch.tensors.items()
             }
-        return Shapes(tensors, batch.labels, n)
+        return TensorBatch(tensors, batch.labels, n)
 
-    def _activations(self, batch: Shapes, *, again: bool) -> int:
+    def _activations(self, batch: TensorBatch, *, again: bool) -> int:
         """Bytes at the peak of a step, beside what is kept.
 
         Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlff_cli.core.memory import size_text
 from mlff_cli.training.memory import MARGIN, StepMemory
 from mlff_cli.training.task import Batch, Task
 
+MOST = 0.75  # of a batch that failed: where memory is in pieces, an estimate is too low
 # how libraries say it that have no exception of their own
 _SIGNS = ("out of memory", "can't allocate memory", "bad_alloc", "STATUS_ALLOC_FAILED")
 
@@ -79,24 +81,42 @@ def explain_step(
         f"{size_text(free)} were free{largest}"
     )
     fitting = memory.largest(part, int((1 - MARGIN) * (free + memory.held)))
-    if not fitting:
-        remedy = "not even one of these molecules fits: take a smaller model or a larger device"
-    else:
-        remedy = _settings(task, fitting / len(part))
+    remedy = advice(task, part, fitting)
     if last is not None and last.exists():
         remedy += f"; the last good state is {last}"
     return MissingDependencyError(message, remedy=remedy)
 
 
-def _settings(task: Task, share: float) -> str:
-    """Settings under which a part has `share` of its molecules."""
+def advice(task: Task, part: Batch, fitting: int) -> str:
+    """Settings under which the steps fit.
+
+    Args:
+        task: what is trained.
+        part: that does not fit.
+        fitting: how many samples of its size do.
+    """
+    if not fitting:
+        return "not even one of these molecules fits: take a smaller model or a larger device"
+    share = min(fitting / len(part), MOST)
     options = task.batching
     if options is None:
         return f"make batches {share:.2f} times as large"
-    share = min(share, 0.95)  # what failed must not be proposed again
     size = max(1, int(options.size * share))
-    split = max(options.split + 1, -int(-options.split // share))
+    split = max(options.split + 1, math.ceil(options.split / share))
     return (
         f"set {options.key}.batch_size={size} (it is {options.size} {options.mode}), or "
         f"{options.key}.split={split}: the same step, computed in {split} parts"
     )
+
+
+def explain_validation(device: torch.device, last: Path | None = None) -> MLFFError:
+    """Say that a validation batch found no memory.
+
+    Args:
+        device: where it was computed.
+        last: checkpoint that can be resumed from.
+    """
+    remedy = "lower data.samplers.val.kwargs.batch_size, which changes no result"
+    if last is not None and last.exists():
+        remedy += f"; the last good state is {last}"
+    return MissingDependencyError(f"out of memory on {device} while validating", remedy=remedy)
