@@ -6,12 +6,10 @@ continues when the same command is given again.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +27,10 @@ from mlff_cli.report.curves import plot_curves
 from mlff_cli.report.lr_curve import plot_range_test
 from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.distributed import World, join
-from mlff_cli.training.ensemble import Member, best, statistics_of
+from mlff_cli.training.ensemble import Member, best, member_settings, statistics_of
 from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
 from mlff_cli.training.lr_find import find_learning_rate
-from mlff_cli.training.precision import matrix_products
+from mlff_cli.training.precision import choose_dtype, matrix_products, threads
 from mlff_cli.training.trackers import check_trackers
 from mlff_cli.training.watch import error_table
 
@@ -40,7 +38,6 @@ RUN_SUFFIX = ".run"  # of the folder beside the model file
 TRANSFER_FILE = "transfer.json"  # of the run folder: what became of --load's weights
 SPLIT_FILE = "split.npz"  # of the run folder: for `data.split_file` of other runs
 KEPT = ("step", "val_loss", "metrics")  # of a checkpoint's training, in the model file
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -230,7 +227,7 @@ class Job:
         members, kept = [], {}
         for seed in range(settings.seed, settings.seed + options.ensemble):
             self.reporter.info(f"member {seed - settings.seed + 1} of {options.ensemble}")
-            own = settings.model_copy(update={"seed": seed})
+            own = member_settings(settings, seed)
             fitted = self.fit(own, folder / f"seed_{seed}", again=again)
             if not self.world.main:  # rank 0 alone keeps checkpoints, and chooses
                 continue
@@ -331,26 +328,3 @@ def command_of(options: Options) -> str:
         if value is not None and value != getattr(Options, name):
             words += [f"--{name}", str(value)]
     return shlex.join([*words, *options.overrides])
-
-
-def choose_dtype(name: str) -> torch.dtype:
-    """The type that `--dtype` names.
-
-    Raises:
-        UsageError: unknown name.
-    """
-    if name not in _DTYPES:
-        raise UsageError(f"--dtype is one of {', '.join(_DTYPES)}, found {name!r}")
-    return _DTYPES[name]
-
-
-@contextlib.contextmanager
-def threads(cores: int) -> Iterator[None]:
-    """Use all cores of this process, unless OMP_NUM_THREADS says otherwise."""
-    before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

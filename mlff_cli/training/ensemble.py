@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlff_cli.training.settings import TrainingSettings
+
 
 @dataclass(frozen=True)
 class Member:
@@ -23,6 +25,20 @@ class Member:
     loss: float
     step: int
     metrics: Mapping[str, float]
+
+
+def member_settings(settings: TrainingSettings, seed: int) -> TrainingSettings:
+    """The settings of an ensemble's member: trackers show it by itself, in the ensemble's group."""
+    wandb = settings.wandb
+    init = wandb.init.model_copy(
+        update={
+            "group": wandb.init.group or settings.run_name,
+            "name": f"{wandb.init.name or settings.run_name}_seed_{seed}",
+        }
+    )
+    return settings.model_copy(
+        update={"seed": seed, "wandb": wandb.model_copy(update={"init": init})}
+    )
 
 
 def best(members: Sequence[Member]) -> Member:

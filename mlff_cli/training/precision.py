@@ -1,4 +1,4 @@
-"""Precision of matrix products during training.
+"""Type of the weights, precision and threads of matrix products during training.
 
 full   as the weights are
 tf32   products of float32 with 10-bit mantissas, accumulated in float32 (NVIDIA tensor cores)
@@ -8,14 +8,16 @@ bf16   mixed: products in bfloat16, weights, sums and energies stay as they are
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Literal
 
 import torch
 
-from mlff_cli.core.errors import MissingDependencyError
+from mlff_cli.core.errors import MissingDependencyError, UsageError
 
 Precision = Literal["full", "tf32", "bf16"]
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @contextlib.contextmanager
@@ -54,3 +56,26 @@ def mixed(precision: Precision, device: torch.device) -> contextlib.AbstractCont
     if precision != "bf16":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """The type that `--dtype` names.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if name not in _DTYPES:
+        raise UsageError(f"--dtype is one of {', '.join(_DTYPES)}, found {name!r}")
+    return _DTYPES[name]
+
+
+@contextlib.contextmanager
+def threads(cores: int) -> Iterator[None]:
+    """Use all cores of this process, unless OMP_NUM_THREADS says otherwise."""
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
