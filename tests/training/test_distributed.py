@@ -220,7 +220,7 @@ def test_a_bug_shows_where_it_is_and_ends_all(tmp_path: Path) -> None:
 
 
 def test_who_does_not_come_is_named_in_time(tmp_path: Path) -> None:
-    soon = {"MLFF_JOIN_TIMEOUT": "1", "WORLD_SIZE": "3"}
+    soon = {"MLFF_JOIN_TIMEOUT": "3", "WORLD_SIZE": "3"}
     outcomes = Ranks(tmp_path, fail, "", environ=soon).finish()
     assert [o.code for o in outcomes] == [2, 2]
     assert "2 of 3 processes came to localhost:" in outcomes[0].text
