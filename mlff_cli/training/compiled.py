@@ -191,7 +191,12 @@ class _Graph:
         arguments = (_Given(given, self._labels), given["whole"])
         value, predicted = functional_call(self._objective, {**state, **leaves}, arguments)
         found = torch.autograd.grad(value.total, list(leaves.values()), allow_unused=True)
-        gradients = {k: g for k, g in zip(leaves, found, strict=True) if g is not None}
+        # laid out as parameters are, which is what autograd and optimizers expect
+        gradients = {
+            name: gradient.contiguous()
+            for name, gradient in zip(leaves, found, strict=True)
+            if gradient is not None
+        }
         self._predicted, self._reached = tuple(predicted), tuple(gradients)
         results = (value.total, value.sums, value.counts, *predicted.values(), *gradients.values())
         return [tensor.detach() for tensor in results]
