@@ -46,22 +46,23 @@ class Invariants(nn.Module):
         self.n_out = n_channels * (n_gaussians + n_combinations)
         self.agh = nn.Parameter(diverse_rows(n_channels, n_gaussians, n_combinations))
 
-    def forward(self, t: Tensor) -> Tensor:
+    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Invariants of T.
 
         Args:
             t: (B, n_g, n_a, 4, N).
 
         Returns:
-            (B, N, n_a n_g + n_a n_h): S with g running fastest, then V with h running fastest.
+            S (B, N, n_a n_g) with g running fastest, |V|^2 (B, N, n_a n_h) with h running fastest.
         """
         b, n_g, n_a, _, n = t.shape
         scalars, vectors = t.split_with_sizes([1, 3], dim=3)
         s = scalars.squeeze(3).permute(0, 3, 2, 1).reshape(b, n, n_a * n_g)
-        vectors = vectors.permute(2, 1, 0, 3, 4).reshape(n_a, n_g, b * 3 * n)
-        mixed = torch.bmm(self.agh.transpose(1, 2), vectors)  # [a, h, (b, xyz, i)]
-        v = (mixed * mixed).view(n_a, -1, b, 3, n).sum(dim=3)  # [a, h, b, i]
-        return torch.cat([s, v.permute(2, 3, 0, 1).reshape(b, n, -1)], dim=-1)
+        # xyz outside: the sum over it then runs along whole rows of (b, i)
+        vectors = vectors.permute(2, 1, 3, 0, 4).reshape(n_a, n_g, 3 * b * n)
+        mixed = torch.bmm(self.agh.transpose(1, 2), vectors)  # [a, h, (xyz, b, i)]
+        v = (mixed * mixed).view(n_a, -1, 3, b * n).sum(dim=2)  # [a, h, (b, i)]
+        return s, v.view(n_a, -1, b, n).permute(2, 3, 0, 1).reshape(b, n, -1)
 
 
 def diverse_rows(n_channels: int, n_gaussians: int, n_combinations: int) -> Tensor:

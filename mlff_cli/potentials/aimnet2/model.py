@@ -127,13 +127,16 @@ class AIMNet2(nn.Module):
             features = a.view(b, n, -1, self.feature_gaussians).permute(0, 3, 2, 1)  # [b, g, a, j]
             features = features.expand(-1, self.n_gaussians, -1, -1)
             if i == 0:
-                x = torch.cat([a, self.conv_a(contract(features, basis))], dim=-1)
+                s_a, v_a = self.conv_a(contract(features, basis))
+                x = [a, s_a, v_a]
             else:
                 # features and charges share one contraction: the basis is read once
                 qs = q.transpose(1, 2).unsqueeze(1).expand(-1, self.n_gaussians, -1, -1)
                 t = contract(torch.cat([features, qs], dim=2), basis)
                 t_a, t_q = t.split_with_sizes([features.shape[2], c], dim=2)
-                x = torch.cat([a, self.conv_a(t_a), q, self.conv_q(t_q)], dim=-1)
+                s_a, v_a = self.conv_a(t_a)
+                s_q, v_q = self.conv_q(t_q)
+                x = [a, s_a, v_a, torch.cat([q, s_q, v_q], dim=-1)]
             hidden, out = mlp(x)
             # a ModuleList is unrolled by TorchScript: it can be looped over, not indexed
             for j, readout in enumerate(self.charge_readouts):
