@@ -8,14 +8,12 @@ import os
 import platform
 import shutil
 import time
-from pathlib import Path
 
 import torch
 
 from mlff_cli.core.checks import Check
 from mlff_cli.core.errors import MissingDependencyError
 from mlff_cli.core.memory import size_text
-from mlff_cli.core.runtime import require
 from mlff_cli.families.base import Prepared
 from mlff_cli.training.memory import MARGIN, StepMemory, TensorBatch, free_memory
 from mlff_cli.training.out_of_memory import advice, is_out_of_memory
@@ -23,6 +21,7 @@ from mlff_cli.training.precision import matrix_products, mixed
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Batch, Task
+from mlff_cli.training.trackers import check_trackers
 
 PACKAGES = ("torch", "numpy", "h5py", "pytorch-ignite")
 TIMED = 16  # molecules of the step that is timed
@@ -63,13 +62,15 @@ def check_packages(settings: TrainingSettings) -> list[Check]:
     """Versions of what is always needed, and whether there is what the configuration asks for."""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
     found = [Check("packages", f"Python {platform.python_version()}, {', '.join(versions)}")]
-    if settings.wandb.init.mode != "disabled":
-        found.append(_optional("wandb", "wandb"))
-        if settings.wandb.init.mode == "online" and not _logged_in():
-            text = "wandb is not logged in on this machine"
-            found.append(Check("wandb", text, "warning", "run `wandb login`, or set WANDB_API_KEY"))
-    if settings.tensorboard:
-        found.append(_optional("tensorboard", "tensorboard"))
+    tracked = {"tensorboard": settings.tensorboard, "wandb": settings.wandb.init.mode != "disabled"}
+    names = [name for name, wanted in tracked.items() if wanted]
+    if names:
+        try:
+            check_trackers(settings)
+            told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+            found.append(Check("trackers", told))
+        except MissingDependencyError as error:
+            found.append(Check.failed("trackers", error))
     if settings.trainer.compile:
         compiler = shutil.which(os.environ.get("CXX", "g++"))
         found.append(
@@ -84,26 +85,6 @@ def check_packages(settings: TrainingSettings) -> list[Check]:
             )
         )
     return found
-
-
-def _optional(name: str, module: str) -> Check:
-    try:
-        require(module, "track")
-    except MissingDependencyError as error:
-        return Check.failed(name, error)
-    return Check(name, importlib.metadata.version(name))
-
-
-def _logged_in() -> bool:
-    """Whether wandb would find a key: in the environment or in ~/.netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc")).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].rstrip("/")
-    return host in netrc
 
 
 def check_parameters(task: Task) -> Check:

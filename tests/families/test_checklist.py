@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -240,32 +240,23 @@ def test_a_step_that_does_not_fit_says_which_would(
 
 
 def test_packages_that_are_asked_for_are_looked_for(
-    overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, settings = ready(overrides)
     wanted = settings.model_copy(deep=True)  # type: ignore[attr-defined]
-    wanted.wandb.init.mode = "online"
+    wanted.tensorboard = True
     wanted.trainer.compile = True
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-
-    def absent(module: str, extra: str) -> None:
-        raise MissingDependencyError(f"the package {module!r} is not installed")
-
-    monkeypatch.setattr(generic, "require", absent)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
     checks = check_packages(wanted)
     assert [(c.name, c.verdict) for c in checks] == [
         ("packages", "ok"),
-        ("wandb", "failed"),
-        ("wandb", "warning"),
+        ("trackers", "failed"),
         ("compiler", "failed"),
     ]
     assert all(c.error.exit_code == 4 for c in checks if c.error)
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
-    assert [c.verdict for c in check_packages(wanted)] == ["ok", "failed", "failed"]
+    assert "mlff-cli[track]" in str(checks[1].remedy)
     assert len(check_packages(settings)) == 1  # type: ignore[arg-type]
-    assert "WANDB_API_KEY" not in os.environ
 
 
 def test_time_goes_with_the_epochs(overrides: tuple[str, ...]) -> None:
