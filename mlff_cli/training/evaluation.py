@@ -30,10 +30,8 @@ def evaluate(
     own = range(world.rank, task.n_validation, world.size)
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        batches = ahead(
-            lambda i: task.validation_batch(own[i]), 0, len(own), task.validation_workers
-        )
+    batches = ahead(lambda i: task.validation_batch(own[i]), 0, len(own), task.validation_workers)
+    with torch.no_grad(), batches:
         for host_batch in batches:
             batch = host_batch.to(device)
             predicted = task.predict(model, batch, False)

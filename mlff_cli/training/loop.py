@@ -197,11 +197,10 @@ class Loop:
         for line in self.watch.banner(first, log_every, validate_every):
             self.reporter.info(line)
         self._shown = 0.0
-        with self.reporter.progress(self.total, "training", "steps") as self._bar:
+        with batches, self.reporter.progress(self.total, "training", "steps") as self._bar:
             if first:
                 self._bar.skip(first)
             engine.run(max_epochs=self.settings.trainer.epochs, epoch_length=length)
-        batches.close()
         step = engine.state.iteration
         self._save(step)
         interrupted = self._stopping and step < self.total

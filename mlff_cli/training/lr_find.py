@@ -130,7 +130,8 @@ def find_learning_rate(
         stepper = Stepper(task, optimizer, schedule, plain, world)
         batches = ahead(task.train_batch, 0, steps, workers)
         task.model.train()
-        with (reporter or NullReporter()).progress(steps, "range test", "steps") as bar:
+        talk = reporter or NullReporter()
+        with batches, talk.progress(steps, "range test", "steps") as bar:
             for step, parts in enumerate(batches):
                 before = _loss_of(start, task, parts, stepper, settings)
                 rates.append(gamma**step * lowest)
@@ -148,7 +149,6 @@ def find_learning_rate(
                 diverged = divergence(_relative(losses, initial)) is not None
                 if diverged:
                     break
-        batches.close()
     steps_per_decade = (steps - 1) / math.log10(highest / lowest)
     return judge(rates, losses, _relative(losses, initial), diverged, steps_per_decade)
 
