@@ -216,7 +216,7 @@ def test_a_run_that_was_stopped_and_killed_continues_to_the_same_bits(
 
 
 def test_a_run_continues_with_fewer_processes(tmp_path: Path, overrides: tuple[str, ...]) -> None:
-    words = (*WORDS, "--dtype", "float64", *overrides, "trainer.epochs=20")
+    words = (*WORDS, "--dtype", "float64", *overrides, "trainer.epochs=12")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     succeed(Ranks(whole, command, *words, size=1))
     ranks = Ranks(broken, command, *words)

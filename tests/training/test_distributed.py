@@ -165,6 +165,8 @@ def _strike(how: str, world: World) -> None:
         return
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "freeze":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if kind == "data":
         raise DataError("molecule 3 has no atoms", where="a.h5")
     if kind == "bug":
@@ -189,6 +191,17 @@ def test_the_others_name_a_rank_that_was_killed(tmp_path: Path, rank: int) -> No
     assert "remedy: " in text
     assert "frame #" not in text
     assert "Traceback" not in text
+
+
+def test_a_rank_that_goes_silent_is_given_up_in_time(tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, fail, "freeze-1", environ={"MLFF_PEER_TIMEOUT": "2"})
+    ranks.processes[0].join(60.0)
+    ranks.processes[1].kill()
+    outcomes = ranks.finish()
+    assert [o.code for o in outcomes] == [5, -signal.SIGKILL]
+    assert f"error: lost contact with rank 1 on {socket.gethostname()} (" in outcomes[0].text
+    assert "Timed out" in outcomes[0].text
+    assert "frame #" not in outcomes[0].text
 
 
 @pytest.mark.parametrize("rank", [0, 1])
