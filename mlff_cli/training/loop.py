@@ -237,7 +237,8 @@ class Loop:
         step = engine.state.iteration
         self.watch.trained(int(engine.state.output))
         start = time.monotonic()
-        lr = float(self.stepper.optimizer.param_groups[0]["lr"])
+        group = self.stepper.optimizer.param_groups[0]
+        lr = group["lr"] / group["lr_ratio"]  # with warm-up, which the schedule's own lacks
         if said := self.watch.line(step, lr, self._row.get("train/loss")):
             (self.reporter.info if said.due else self.reporter.detail)(said.text)
         if self._row:
