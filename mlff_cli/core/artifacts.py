@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -126,6 +127,42 @@ def write_text(path: Path | str, text: str, *, force: bool = False) -> None:
 def write_json(path: Path | str, value: Any, *, force: bool = False) -> None:
     """Write plain values as JSON atomically; NaN is refused, as JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", force=force)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path | str, who: str) -> Iterator[None]:
+    """Keep other processes that ask the same from working in a folder; the folder is made.
+
+    The lock is the kernel's, so that a process that is killed leaves none behind. A file system
+    without locks is trusted.
+
+    Args:
+        folder: the folder.
+        who: what works there, for the message.
+
+    Raises:
+        UsageError: another process works there.
+        StorageError: the folder cannot be made or opened.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another {who} is working in this folder",
+                where=str(folder),
+                remedy="wait for it or stop it, or save under another name",
+            ) from None
+        except OSError:
+            pass  # network file systems may know no locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def storage_error(error: OSError, path: Path | str) -> StorageError:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from mlff_cli.core.artifacts import write_text
+from mlff_cli.core.artifacts import alone_in, write_text
 from mlff_cli.core.errors import InterruptedRunError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import interruptible
@@ -123,10 +123,26 @@ def fit(
         ConfigError: the settings are wrong, or an unfinished run was started differently.
         NumericalError: the loss is not finite.
         InterruptedRunError: stopped on request; the same call continues.
+        UsageError: another process trains in the same folder.
     """
+    run.world.agree("the run's inputs", run.fingerprint)
+    stepper = build_stepper(run.task, run.settings, run.world)
+    with alone_in(run.folder, "mlff train") if run.world.main else contextlib.nullcontext():
+        return _fit(run, stepper, reporter, draw, resume=resume, replace=replace, again=again)
+
+
+def _fit(
+    run: Run,
+    stepper: Stepper,
+    reporter: Reporter,
+    draw: Draw,
+    *,
+    resume: bool,
+    replace: bool,
+    again: bool,
+) -> Fitted:
+    """What `fit` does where no other process does it."""
     settings, world, folder = run.settings, run.world, run.folder
-    world.agree("the run's inputs", run.fingerprint)
-    stepper = build_stepper(run.task, settings, world)
     checkpoints = Checkpoints(folder, settings.checkpoint, run.snapshot, run.fingerprint)
     checkpoint = checkpoints.resume(replace=replace, again=again) if resume else None
     first = int(checkpoint.training["step"]) if checkpoint else 0
@@ -151,8 +167,12 @@ def fit(
         trackers = start_trackers(settings, tracked, told)
 
     def redraw() -> None:
-        if log is not None:
+        if log is None:
+            return
+        try:
             draw(folder / "loss_curves.png", log.rows, units, names)
+        except Exception as error:  # a figure is no reason to end a run
+            told.warning(f"no figure of the losses: {error}")
 
     with contextlib.ExitStack() as stack:
         stack.callback(trackers.close)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mlff_cli.core import artifacts
 from mlff_cli.core.artifacts import (
+    alone_in,
     atomic_path,
     check_writable,
     provenance,
@@ -239,3 +240,23 @@ def test_remedies_follow_the_reason() -> None:
         error = artifacts.storage_error(OSError(number, os.strerror(number)), "a.h5")
         assert word in str(error.remedy)
     assert artifacts.storage_error(OSError("odd"), "a.h5").remedy is None
+
+
+def test_a_folder_is_worked_in_by_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "a.run"
+    code = f"""
+import sys, time
+from mlff_cli.core.artifacts import alone_in
+with alone_in({str(folder)!r}, "mlff train"):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(UsageError, match="another mlff train is working in this folder"):
+            alone_in(folder, "mlff train").__enter__()
+        other.kill()
+    with alone_in(folder, "mlff train"):
+        pass
+    assert list(folder.iterdir()) == []
