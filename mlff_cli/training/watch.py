@@ -263,8 +263,9 @@ class Watch:
                 fidelity, _, metric = name.rpartition("/")
                 value = number(validation.metrics[name], 3)
                 groups.setdefault(metric, []).append(f"{fidelity} {value}".strip())
-        unit = {name.rpartition("/")[2]: self._units.get(name, "") for name in self._names}
-        return [f"{m} {' '.join(values)} {unit[m]}".strip() for m, values in groups.items()]
+        # some fidelities lack a label, and their metric of it a unit
+        unit = {n.rpartition("/")[2]: u for n in self._names if (u := self._units.get(n))}
+        return [f"{m} {' '.join(values)} {unit.get(m, '')}".strip() for m, values in groups.items()]
 
     def _epoch(self, step: int) -> int:
         return -(-step // self._length)
