@@ -267,8 +267,9 @@ def judge(
     if not (slopes < -SIGNIFICANT * errors).any():
         end = f"diverges at {limit:.2g}" if limit else f"is still stable at {rates[-1]:.2g}"
         text = (
-            f"no descent stands out from the scatter of the batches, and the loss {end}: take more "
-            "steps or larger batches, or trust what trained such a model before"
+            f"no descent stands out from the scatter of the batches, and the loss {end}: take "
+            "larger batches (batch_size, trainer.accumulate), or trust what trained such a model "
+            "before"
         )
         return result(smoothed, None, text)
     first = int(np.argmin(np.where(slopes < -DISTINCT * errors, slopes, np.inf)))
