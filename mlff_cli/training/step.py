@@ -144,6 +144,8 @@ class Stepper:
         """Measure the norm of the model's gradient and clip it; learned weights keep theirs."""
         gradients = [p.grad for p in self._clipped if p.grad is not None]
         self.gradient_norm = nn.utils.get_total_norm(gradients)
+        if not gradients:  # nobody in the batch has a label of the loss; torch clips no empty list
+            return
         at = self._settings.gradient_clip
         if self._settings.gradient_clip_by == "norm":
             nn.utils.clip_grads_with_norm_(self._clipped, at, self.gradient_norm)

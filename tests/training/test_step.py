@@ -97,6 +97,22 @@ def test_gradients_are_clipped_as_asked(overrides: tuple[str, ...], how: str) ->
         torch.testing.assert_close(c[name], expected, rtol=1e-5, atol=1e-12)
 
 
+@pytest.mark.parametrize("how", ["norm", "value", "none"])
+def test_a_batch_without_any_label_of_the_loss_moves_nothing(
+    overrides: tuple[str, ...], how: str
+) -> None:
+    others = ("energy", "charges", "spin_charges")  # forces are left, which only fidelity 0 has
+    weights = (f"loss.kwargs.components.{name}.weight=0" for name in others)
+    one = ("data.samplers.train.kwargs.batch_size=1", f"trainer.gradient_clip_by={how}")
+    task, stepper = prepare(overrides, *weights, *one, "optimizer.kwargs.weight_decay=0")
+    step = next(s for s in range(50) if "forces" not in task.train_batch(s)[0].labels)
+    before = copy.deepcopy(task.model.state_dict())
+    sums, counts = stepper(step, task.train_batch(step))
+    assert (float(sums.sum()), float(counts.sum()), float(stepper.gradient_norm)) == (0, 0, 0)
+    stepper.check()
+    assert all(torch.equal(v, before[k]) for k, v in task.model.state_dict().items())
+
+
 def test_averaged_weights_follow_their_formula() -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2).double()
