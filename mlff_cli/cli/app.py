@@ -160,12 +160,17 @@ def calc_sae(
 @talking
 def train(
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Configuration overrides.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Over the files, as trainer.epochs=20 or seed=3."
+        ),
     ] = None,
     config: Annotated[
         list[Path] | None, typer.Option("-c", "--config", help="YAML file; later ones win.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Configuration under the files.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="What the files change: default (aimnet2mult's size) or small.")
+    ] = "default",
     model: Annotated[
         Path | None, typer.Option(help="Architecture, instead of the preset's.")
     ] = None,
@@ -174,16 +179,17 @@ def train(
     ] = None,
     save: Annotated[Path, typer.Option(help="Model file to write.")] = Path("model.pt"),
     resume: Annotated[
-        str, typer.Option(help="auto continues an interrupted run; never starts anew.")
+        str, typer.Option(help="auto: continue an interrupted run; never: start anew.")
     ] = "auto",
     ensemble: Annotated[
         int, typer.Option(min=1, help="Train so many models from different seeds, keep the best.")
     ] = 1,
     lr_find: Annotated[
-        bool, typer.Option("--lr-find", help="Look for a learning rate instead of training.")
+        bool, typer.Option("--lr-find", help="Range test of the learning rate instead of training.")
     ] = False,
     compile_step: Annotated[
-        bool, typer.Option("--compile", help="Compile the training step; needs g++.")
+        bool,
+        typer.Option("--compile", help="Compile the training step, minutes at first; needs g++."),
     ] = False,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     device: opt.Device = "auto",
