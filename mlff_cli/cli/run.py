@@ -27,7 +27,7 @@ AGAIN = 0.01  # seconds until a swallowed interrupt is raised again
 
 @contextlib.contextmanager
 def _stops_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that no temporary file stays.
+    """Let SIGTERM, SIGUSR1 and SIGHUP end a command as Ctrl-C does: no temporary file stays.
 
     Stages that can be resumed put their own handlers in place of these. What the parent ignores
     (nohup) stays ignored. An interrupt that strikes inside a destructor is swallowed by Python; it
@@ -48,7 +48,7 @@ def _stops_as_ctrl_c() -> Iterator[None]:
         else:
             report_swallowed(problem)
 
-    wanted = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    wanted = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGALRM)
     numbers = [s for s in wanted if signal.getsignal(s) == signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, handle)
@@ -103,6 +103,9 @@ def execute(stage: Callable[[Reporter], Summary], talk: Talk) -> None:
         with _stops_as_ctrl_c():
             summary = stage(reporter)
         _show(summary, talk)
+        if summary.failure is not None:
+            summary.failure.told |= summary.told
+            raise summary.failure
     except MLFFError as error:
         if not error.told:
             reporter.error(str(error))

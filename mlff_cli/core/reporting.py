@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mlff_cli.core.errors import MLFFError
+
 
 @dataclass
 class Table:
@@ -29,12 +31,14 @@ class Summary:
         tables: what a person reads.
         lines: sentences a person reads, outputs first.
         told: another process of the same run tells it to the user.
+        failure: what the command ends with when its result has been shown.
     """
 
     data: dict[str, Any]
     tables: list[Table] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     told: bool = False
+    failure: MLFFError | None = None
 
 
 class Progress(Protocol):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mlff_cli.core.checks import Check
+from mlff_cli.core.errors import MLFFError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.training.checkpoints import Snapshot
 from mlff_cli.training.distributed import World
@@ -98,6 +99,9 @@ class Family(Protocol):
             ConfigError: the settings contradict each other or the data.
             DataError: a data file holds something it must not.
         """
+
+    def diagnose(self, settings: Any, error: MLFFError) -> list[Check]:
+        """What can be said of the files one by one, where `prepare` ended with an error."""
 
     def build(self, architecture: dict[str, Any]) -> nn.Module:
         """The model of a model file's `architecture`, with weights yet to be loaded."""

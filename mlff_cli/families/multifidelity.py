@@ -10,13 +10,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from mlff_cli.core.artifacts import provenance
+from mlff_cli.core.checks import Check
 from mlff_cli.core.config import read_yaml
-from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.errors import ConfigError, MLFFError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.data.feed import Feed
 from mlff_cli.data.fidelities import open_fidelities
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.families.base import Inputs, Prepared
+from mlff_cli.families.multifidelity_checklist import DataInspection, diagnose
 from mlff_cli.families.multifidelity_settings import MultifidelitySettings
 from mlff_cli.families.multifidelity_transfer import Source, agree, read_source, start_from
 from mlff_cli.physics.multipoles import moments
@@ -41,6 +43,10 @@ class MultiFidelity:
     def build(self, architecture: dict[str, Any]) -> nn.Module:
         """An AIMNet2 of a model file's architecture."""
         return AIMNet2(AIMNet2Spec.model_validate(architecture))
+
+    def diagnose(self, settings: MultifidelitySettings, error: MLFFError) -> list[Check]:
+        """What can be said of the files one by one (see `Family`)."""
+        return diagnose(settings, error)
 
     def prepare(
         self, settings: MultifidelitySettings, inputs: Inputs, reporter: Reporter
@@ -82,9 +88,9 @@ class MultiFidelity:
             torch.manual_seed(settings.seed)
             model = AIMNet2(spec).to(inputs.device, inputs.dtype)
         transfer = None
+        entries, sae = fidelities.describe(), fidelities.sae
         if source:
-            entries = fidelities.describe()
-            transfer = start_from(model, source, settings.transfer, entries, fidelities.sae)
+            transfer = start_from(model, source, settings.transfer, entries, sae)
             transfer.apply(model)
         elif settings.transfer != TransferSection():
             reporter.info("the section transfer has no effect without --load")
@@ -120,16 +126,18 @@ class MultiFidelity:
         )
         described = spec.model_dump(mode="json")
         config = settings.model_dump(mode="json", by_alias=True)
+        species = sorted({z for d in fidelities.train for z in d.species})
 
+        # holds none of the data: an ensemble keeps it when a member is done
         def snapshot(weights: dict[str, Tensor], training: dict[str, Any]) -> ModelFile:
             return ModelFile(
                 weights=weights,
                 architecture=described,
                 family=self.name,
                 config=config,
-                species=sorted({z for d in fidelities.train for z in d.species}),
-                fidelities=fidelities.describe(),
-                sae=fidelities.sae,
+                species=species,
+                fidelities=entries,
+                sae=sae,
                 provenance=origin,
                 training=training,
             )
@@ -154,6 +162,7 @@ class MultiFidelity:
             warnings=[*fidelities.notes, *(transfer.warnings if transfer else [])],
             transfer=transfer,
             save_split=fidelities.save_split,
+            inspection=DataInspection(settings, fidelities, inputs.load),
         )
 
 

@@ -6,10 +6,11 @@ continues when the same command is given again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +19,16 @@ import torch
 import yaml
 
 from mlff_cli.core.artifacts import check_writable, write_text
-from mlff_cli.core.errors import UsageError
+from mlff_cli.core.checks import check_table, first_error
+from mlff_cli.core.errors import InterruptedRunError, MLFFError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.deploy.predictor import resolve_device
 from mlff_cli.families.base import Family, Inputs, Prepared
+from mlff_cli.families.checklist import checklist
 from mlff_cli.families.configure import configure
 from mlff_cli.report.curves import plot_curves
 from mlff_cli.report.lr_curve import plot_range_test
-from mlff_cli.training.checkpoints import Checkpoints
+from mlff_cli.training.checkpoints import LAST, Checkpoints
 from mlff_cli.training.distributed import World, join
 from mlff_cli.training.ensemble import Member, best, member_settings, statistics_of
 from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
@@ -100,8 +103,23 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
         elif options.lr_find:
             summary = job.find_learning_rate()
         else:
-            summary = job.train_ensemble() if options.ensemble > 1 else job.train()
+            with _resumable(options.save.with_suffix(RUN_SUFFIX)):
+                summary = job.train_ensemble() if options.ensemble > 1 else job.train()
     return dataclasses.replace(summary, told=not world.main)
+
+
+@contextlib.contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Tell an interrupt outside the steps, as while data is read, from one that leaves nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if next(folder.rglob(LAST), None) is None:
+            raise
+        raise InterruptedRunError(
+            f"interrupted between steps; what was done before is in {folder}",
+            remedy="give the same command again to continue",
+        ) from None
 
 
 def configured(options: Options, world: World, reporter: Reporter) -> Job:
@@ -119,6 +137,11 @@ def configured(options: Options, world: World, reporter: Reporter) -> Job:
             f"{RUN_SUFFIX!r} is the suffix of run folders",
             where=str(options.save),
             remedy="call the model file .pt",
+        )
+    if options.lr_find and options.ensemble > 1:
+        raise UsageError(
+            f"--lr-find tests one model, found --ensemble {options.ensemble}",
+            remedy="look for the learning rate first, then train the ensemble with it",
         )
     dtype = choose_dtype(options.dtype)
     overrides = [*options.overrides]
@@ -172,18 +195,29 @@ class Job:
         return prepared
 
     def plan(self) -> Summary:
-        """Check everything and say what would be done."""
-        prepared = self.prepare(self.settings)
-        build_stepper(prepared.task, self.settings, self.world)
+        """Look at everything, and say what would be done or what stands in the way."""
+        plain = self.settings.model_dump(mode="json", by_alias=True)
+        try:
+            prepared = self.prepare(self.settings)
+            stepper = build_stepper(prepared.task, self.settings, self.world)
+        except MLFFError as error:
+            checks = self.family.diagnose(self.settings, error)
+            found: dict[str, Any] = {"checks": [c.plain() for c in checks], "config": plain}
+            return Summary(found, [check_table("checklist", checks)], failure=error)
+        checks = checklist(prepared, stepper, self.settings)
         description, transfer = prepared.description, prepared.transfer
         tables = [Table("training", ["", ""], [[a, b] for a, b in description])]
         tables += [transfer.table()] if transfer else []
-        plan = {"plan": dict(description), **({"transfer": transfer.to_json()} if transfer else {})}
-        plain = self.settings.model_dump(mode="json", by_alias=True)
+        found = {
+            "plan": dict(description),
+            **({"transfer": transfer.to_json()} if transfer else {}),
+        }
+        found |= {"checks": [c.plain() for c in checks], "config": plain}
         return Summary(
-            {**plan, "config": plain},
-            tables,
+            found,
+            [*tables, check_table("checklist", checks)],
             [yaml.safe_dump(plain, sort_keys=False).rstrip()],
+            failure=first_error(checks),
         )
 
     def find_learning_rate(self) -> Summary:
@@ -223,7 +257,9 @@ class Job:
         options, settings = self.options, self.settings
         folder = options.save.with_suffix(RUN_SUFFIX)
         report = folder / "ensemble.json"
-        again = report.exists()  # an ensemble that came to its end
+        again = self.world.any(report.exists())  # an ensemble that came to its end
+        if again and self.world.main:  # else every continuation would begin its members anew
+            report.unlink()
         members, kept = [], {}
         for seed in range(settings.seed, settings.seed + options.ensemble):
             self.reporter.info(f"member {seed - settings.seed + 1} of {options.ensemble}")

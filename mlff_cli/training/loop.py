@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,16 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from mlff_cli.core.errors import NumericalError
+from mlff_cli.core.errors import MLFFError, NumericalError
 from mlff_cli.core.reporting import Progress, Reporter
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.early_stopping import Patience
 from mlff_cli.training.evaluation import evaluate
+from mlff_cli.training.memory import StepMemory, free_memory
 from mlff_cli.training.metrics import merged
+from mlff_cli.training.out_of_memory import explain_step, explain_validation, explained
 from mlff_cli.training.prefetch import ahead
 from mlff_cli.training.run_log import RunLog
 from mlff_cli.training.settings import TrainingSettings
@@ -110,6 +112,7 @@ class Loop:
         self._saved_time = time.monotonic()
         self._validated = False
         self._finished = False
+        self._free: int | None = None
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -216,13 +219,27 @@ class Loop:
         """One step; returns the samples of all processes."""
         start = time.monotonic()
         parts = next(batches)
+        if self._free is None:  # what threads and batches take is taken by now
+            self._free = free_memory(self.device)
         self.watch.stopwatch.claim(DATA, start)
         late = start - self._saved_time > 60 * self.settings.checkpoint.minutes
-        sums, counts = self.stepper(
-            step, parts, self._see, stop=self.stop.requested, save=late and self.world.main
-        )
+        with explained(lambda: self._lack(step, parts)):
+            sums, counts = self.stepper(
+                step, parts, self._see, stop=self.stop.requested, save=late and self.world.main
+            )
         self.window.add(sums, counts)
         return self.stepper.samples
+
+    def _lack(self, step: int, parts: Sequence[Batch]) -> MLFFError:
+        """What to say where a step found no memory."""
+        self.stepper.optimizer.zero_grad(set_to_none=True)
+        memory = StepMemory(
+            self.task,
+            self.stepper.optimizer,
+            average=self.stepper.average is not None,
+            precision=self.settings.trainer.precision,
+        )
+        return explain_step(memory, self.task, step, parts, self._free or 0, self.checkpoints.last)
 
     def _see(self, predicted: Mapping[str, Tensor], batch: Batch) -> None:
         self.errors.update(predicted, batch.tensors)
@@ -288,7 +305,8 @@ class Loop:
         self.stepper.check()
         start = time.monotonic()
         step = engine.state.iteration
-        loss, metrics = evaluate(self.task, self._measured, self.device, self.world)
+        with explained(lambda: explain_validation(self.device, self.checkpoints.last)):
+            loss, metrics = evaluate(self.task, self._measured, self.device, self.world)
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the validation loss is {loss} after step {step}",
