@@ -6,7 +6,9 @@ and then, so that logs stay readable.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -17,6 +19,23 @@ from rich.table import Table as RichTable
 from mlff_cli.cli.progress import Bar, Lines
 from mlff_cli.cli.progress import cell as text_of
 from mlff_cli.core.reporting import NullProgress, Progress, Summary, Table
+
+
+class _Stderr(Console):
+    """Drops what nobody takes: a log's reader that left must not end a training of days."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, unless the disk of a log is full."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Send all that follows nowhere; Rich would end the process."""
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class ConsoleReporter:
@@ -30,7 +49,7 @@ class ConsoleReporter:
     def __init__(self, verbosity: int = 0, *, progress: bool = True) -> None:
         self.verbosity = verbosity
         self._progress = progress and verbosity >= 0
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.err = _Stderr(stderr=True, highlight=False, soft_wrap=True)
 
     def info(self, message: str) -> None:
         """A line the user should see."""

@@ -60,7 +60,7 @@ def check_writable(path: Path | str, *, force: bool, inputs: Sequence[Path | str
     try:
         # /dev/stdout leads to a file where the shell redirects it, and must not be replaced by one
         exists, regular = path.exists(), path.is_file() and path.absolute().parent not in DEVICES
-        folder = next(p for p in path.absolute().parents if p.exists())
+        folder = next((p for p in path.absolute().parents if p.exists()), path)  # path: of /
     except OSError as error:  # a name too long, a folder that may not be entered
         raise storage_error(error, path) from error
     if exists and not regular:
@@ -171,6 +171,7 @@ def storage_error(error: OSError, path: Path | str) -> StorageError:
         errno.ENOSPC: "free some space, or write to another disk",
         errno.EACCES: "check the permissions of the folder",
         errno.ENOTDIR: "a part of the path is a file: choose another folder",
+        errno.EEXIST: "a file stands where a folder is needed: choose another name",
         errno.ENOENT: "check the path",
         errno.EISDIR: "name a file, this is a folder",
         errno.ENAMETOOLONG: "choose a shorter name",

@@ -11,7 +11,7 @@ from types import FrameType, ModuleType
 
 from mlff_cli.core.errors import MissingDependencyError
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -55,10 +55,11 @@ class StopRequest:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[StopRequest]:
-    """Turn SIGINT, SIGTERM and SIGUSR1 into a flag that the work asks between its steps.
+    """Turn SIGINT, SIGTERM, SIGUSR1 and SIGHUP into a flag that the work asks between its steps.
 
-    A second SIGINT raises KeyboardInterrupt, so that a hung step can still be left. Outside the
-    main thread, where Python allows no handlers, the flag is simply never set.
+    A hang-up that the parent ignores (nohup) stays ignored. A second SIGINT raises
+    KeyboardInterrupt, so that a hung step can still be left. Outside the main thread, where Python
+    allows no handlers, the flag is simply never set.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -70,7 +71,9 @@ def interruptible() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signal = signal.Signals(number)
 
-    previous = {s: signal.signal(s, handle) for s in STOP_SIGNALS}
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    heard = STOP_SIGNALS[:-1] if ignored else STOP_SIGNALS
+    previous = {s: signal.signal(s, handle) for s in heard}
     try:
         yield request
     finally:

@@ -59,7 +59,17 @@ class Fidelities:
     def notes(self) -> list[str]:
         """What a user should hear about the files."""
         different = {id(d): d for d in (*self.train, *self.validation)}
-        return [*(note for d in different.values() for note in d.notes), *self.copies]
+        trained, measured = (
+            {n for d in sets for n, count in d.label_counts.items() if count}
+            for sets in (self.train, self.validation)
+        )
+        unseen = [n for n in self.train[0].label_counts if n in trained - measured]
+        blind = [
+            f"no validation molecule has the labels {', '.join(unseen)}: the best model is chosen "
+            "without them"
+        ]
+        files = [note for d in different.values() for note in d.notes]
+        return [*files, *(blind if unseen else []), *self.copies]
 
     def training_share(self, step: int, rank: int = 0, size: int = 1) -> Pick:
         """What one of `size` processes computes of the batch of a step; may be empty."""

@@ -168,7 +168,11 @@ def load_plain(path: Path | str) -> dict[Any, Any]:
     path = Path(path)
     if not path.is_file():
         raise StorageError(
-            "the model file does not exist", where=str(path), remedy="check the path"
+            "a folder or device, a model file is needed"
+            if path.exists()
+            else "the model file does not exist",
+            where=str(path),
+            remedy="check the path",
         )
     try:
         _check_archive(path)

@@ -134,9 +134,13 @@ class MixedSampler:
                 f"fidelity {int(np.argmin(sizes))} has no training molecules",
                 remedy="give it more data, or a smaller data.val_fraction",
             )
-        if not np.isfinite(share).all() or (share < 0).any() or not share.any():
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(share.sum())
+        if not finite or (share < 0).any() or not share.any():
             raise ConfigError(
-                f"fidelity weights must be non-negative and not all zero, found {share.tolist()}"
+                "fidelity weights must be non-negative, not all zero and of a finite sum, found "
+                f"{share.tolist()}",
+                remedy="only their ratios count: give small numbers, as 1 and 3",
             )
         if self._once and weights is not None and len(set(share.tolist())) > 1:
             raise ConfigError(

@@ -8,9 +8,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveInt,
 )
 
 from mlff_cli.data.sampling import Mode
@@ -26,6 +26,8 @@ def _one_or_many(value: Any) -> Any:
     return value
 
 
+# sampling computes with 64-bit products of two of these
+Number = Annotated[int, Field(gt=0, lt=2**31)]
 Files = Annotated[str | list[str], BeforeValidator(_one_or_many)]
 
 
@@ -54,7 +56,7 @@ class SAESection(Section):
 class SamplerKwargs(Section):
     """How batches are drawn."""
 
-    batch_size: PositiveInt = 4096
+    batch_size: Number = 4096
     """Atoms or molecules per batch, by `batch_mode`."""
     batch_mode: Mode = "atoms"
     """What `batch_size` counts."""
@@ -64,15 +66,15 @@ class SamplerKwargs(Section):
     """Batches per epoch; null: as many as one pass over all data takes; -1: everything once."""
     sampling_strategy: Literal["weighted", "uniform"] = "weighted"
     """weighted: by `data.fidelity_weights`; uniform: every molecule equally often."""
-    bucket: PositiveInt = 1
+    bucket: Number = 1
     """Sort by size within this many batches, which saves padding but makes batches of like
     molecules; 1 switches it off."""
-    block: PositiveInt = 1
+    block: Number = 1
     """Draw molecules that lie together in the file, in runs of this many: a compressed file on disk
     is decoded once per pass instead of once per molecule; 1 draws in any order."""
-    mixed_blocks: PositiveInt = 64
+    mixed_blocks: Number = 64
     """Runs of `block` molecules that are mixed with each other."""
-    split: PositiveInt = 1
+    split: Number = 1
     """Compute a batch in so many parts of similar sizes and sum their gradients: the same step,
     with less padding and less memory."""
 
@@ -80,7 +82,7 @@ class SamplerKwargs(Section):
 class ValidationKwargs(Section):
     """How validation batches are made; the batches change no result."""
 
-    batch_size: PositiveInt = 4096
+    batch_size: Number = 4096
     """Atoms or molecules per batch, by `batch_mode`."""
     batch_mode: Mode = "atoms"
     """What `batch_size` counts."""
@@ -147,7 +149,7 @@ class DataSection(Section):
     """Self-atomic energies."""
     val_fraction: float = 0.1
     """Share of the molecules (not conformers) that is validated on."""
-    split_seed: NonNegativeInt | None = None
+    split_seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Seed of the split alone; null takes the run's."""
     split_file: str | None = None
     """Split of another run on the same molecules (split.npz in its run folder)."""

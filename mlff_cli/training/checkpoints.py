@@ -21,6 +21,8 @@ from mlff_cli.training.settings import CheckpointSection
 
 Snapshot = Callable[[dict[str, Tensor], dict[str, Any]], ModelFile]
 SHOWN_DIFFERENCES = 12
+NEEDED = ("step", "optimizer", "best", "fingerprint")  # what a model file or a best one lacks
+LAST = "last.pt"  # the checkpoint to resume from
 
 
 class Checkpoints:
@@ -51,7 +53,7 @@ class Checkpoints:
     @property
     def last(self) -> Path:
         """The checkpoint to resume from."""
-        return self.folder / "last.pt"
+        return self.folder / LAST
 
     def resume(self, *, replace: bool = False, again: bool = True) -> ModelFile | None:
         """The checkpoint to continue from, or None where the run begins.
@@ -69,6 +71,11 @@ class Checkpoints:
             return None
         try:
             checkpoint = load_model_file(self.last, averaged=False)
+            if missing := [name for name in NEEDED if name not in checkpoint.training]:
+                raise DataError(
+                    f"a run cannot continue from this: {', '.join(missing)} missing",
+                    where=str(self.last),
+                )
         except DataError as error:
             if replace:
                 return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlff_cli.training.settings import TrainingSettings
@@ -28,8 +29,15 @@ class Member:
 
 
 def member_settings(settings: TrainingSettings, seed: int) -> TrainingSettings:
-    """The settings of an ensemble's member: trackers show it by itself, in the ensemble's group."""
-    wandb = settings.wandb
+    """The settings of an ensemble's member.
+
+    Trackers show it by itself, in the ensemble's group; a folder of checkpoints outside its run
+    folder, which all members would share, gets one for each.
+    """
+    wandb, checkpoint = settings.wandb, settings.checkpoint
+    own = Path(checkpoint.dirname)
+    if own.is_absolute() or ".." in own.parts:
+        checkpoint = checkpoint.model_copy(update={"dirname": str(own / f"seed_{seed}")})
     init = wandb.init.model_copy(
         update={
             "group": wandb.init.group or settings.run_name,
@@ -37,7 +45,11 @@ def member_settings(settings: TrainingSettings, seed: int) -> TrainingSettings:
         }
     )
     return settings.model_copy(
-        update={"seed": seed, "wandb": wandb.model_copy(update={"init": init})}
+        update={
+            "seed": seed,
+            "wandb": wandb.model_copy(update={"init": init}),
+            "checkpoint": checkpoint,
+        }
     )
 
 

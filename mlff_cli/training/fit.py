@@ -21,7 +21,7 @@ from mlff_cli.training.distributed import World
 from mlff_cli.training.early_stopping import Patience
 from mlff_cli.training.loop import FitResult, Loop
 from mlff_cli.training.optimizers import build_optimizer, freeze
-from mlff_cli.training.precision import matrix_products
+from mlff_cli.training.precision import check_tf32, matrix_products
 from mlff_cli.training.run_log import FileReporter, RunLog, run_columns
 from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainingSettings
@@ -80,7 +80,8 @@ def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepp
 
     Raises:
         ConfigError: optimizer, groups or schedule are wrong.
-        MissingDependencyError: the step is to be compiled, and there is no compiler.
+        MissingDependencyError: the step is to be compiled, and there is no compiler; the device
+            cannot compute in the precision.
     """
     task = accumulated(task, settings.trainer.accumulate)
     freeze(task.model, settings.optimizer, task.part_of)
@@ -97,7 +98,10 @@ def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepp
     Patience(settings.trainer.early_stopping).check_metrics(known)
     trainer = settings.trainer
     backward = CompiledBackward(task, trainer.precision) if trainer.compile else None
-    return Stepper(task, optimizer, schedule, trainer, world, backward)
+    stepper = Stepper(task, optimizer, schedule, trainer, world, backward)
+    if trainer.precision == "tf32":
+        check_tf32(stepper.device)
+    return stepper
 
 
 def fit(

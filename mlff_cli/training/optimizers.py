@@ -184,6 +184,13 @@ def _arguments(kind: type[torch.optim.Optimizer], section: OptimizerSection) -> 
                 remedy=f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(accepted)}",
             )
         kwargs.pop(name)
+    pair = kind.__name__ == "Adafactor"
+    if "eps" in kwargs and isinstance(kwargs["eps"], tuple) != pair:
+        needed = "two numbers" if pair else "a number"
+        raise ConfigError(
+            f"optimizer.kwargs.eps: {section.class_} takes {needed}, found {kwargs['eps']}",
+            remedy="leave it out: the optimizer has its own",
+        )
     return kwargs
 
 

@@ -134,7 +134,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             break
         if not isinstance(row, dict):
             break
-        if row.get("kind") == "metrics":
+        if row.get("kind") == "metrics" and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
 

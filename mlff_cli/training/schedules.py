@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
-from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.errors import ConfigError, NumericalError
 from mlff_cli.training.schedule_arguments import PlateauArguments
 from mlff_cli.training.schedule_builder import Clock, build_schedule
 from mlff_cli.training.settings_schedules import SchedulerSection
+
+LARGEST = 1e9  # learning rate; no finite gradient survives it
 
 
 class Schedule:
@@ -74,7 +76,11 @@ class Schedule:
             self._was_above = True
 
     def before_step(self, step: int) -> None:
-        """Set the learning rates of iteration `step`, counted from 0; call it once per step."""
+        """Set the learning rates of iteration `step`, counted from 0; call it once per step.
+
+        Raises:
+            NumericalError: the schedule's arguments let one grow beyond all bounds.
+        """
         if self._every and step % self._every == 0:
             if not self._by_torch:
                 self._inner(None)
@@ -85,6 +91,12 @@ class Schedule:
         self._was_above |= lr >= self._lowest
         for group in self._optimizer.param_groups:
             group["lr"] = lr * warm * group["lr_ratio"]
+            if not group["lr"] <= LARGEST:  # torch would fail on it, with the weights half changed
+                raise NumericalError(
+                    f"the learning rate of the group {group.get('name', 'default')!r} is "
+                    f"{group['lr']:g} at step {step + 1}, at most {LARGEST:g} is possible",
+                    remedy="lower the group's learning rate, or the factors under scheduler.kwargs",
+                )
 
     def after_validation(self, metrics: Mapping[str, float]) -> None:
         """Tell schedules that watch a metric.

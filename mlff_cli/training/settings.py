@@ -67,7 +67,7 @@ class CheckpointSection(Section):
 
     dirname: str = "checkpoints"
     """Folder, inside the run folder unless it is absolute."""
-    filename_prefix: str | None = None
+    filename_prefix: str | None = Field(default=None, pattern=r"^[^/]*$")
     """Put before the names of the best checkpoints."""
     minutes: PositiveFloat = 10.0
     """Write the checkpoint to resume from at least this often, beside once per validation."""

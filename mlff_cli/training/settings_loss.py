@@ -72,7 +72,7 @@ EnergyUnit = Literal["kcal/mol", "kJ/mol", "eV", "meV"]
 class MetricOptions(Section):
     """How one label's errors are reported."""
 
-    abbr: str
+    abbr: str = Field(pattern=r"^\w+$")
     """Beginning of the metric's names, as E in E_rmse."""
     scale: PositiveFloat | None = None
     """Factor from the label's unit to the reported one; found from `unit` where null."""

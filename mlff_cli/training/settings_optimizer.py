@@ -86,7 +86,7 @@ class ParamGroup(Section):
 
     re: str
     """Regular expression, searched in the parameter's name."""
-    lr: PositiveFloat | None = None
+    lr: float | None = Field(default=None, gt=0, le=1e3)
     """Learning rate; schedules keep its ratio to the optimizer's. It wins over `lr_scale`."""
     lr_scale: PositiveFloat | None = None
     """The same as a multiple of the optimizer's learning rate, as presets give it."""

@@ -272,12 +272,19 @@ VALUES = {  # override: words of the message
     "data.fidelity_weights.0=inf": "data.fidelity_weights.0",
     "data.fidelity_weights.4=1": "there is no fidelity 4",
     "seed=99999999999999999999999": "'seed'",
-    "scheduler.kwargs.start_value=abc": "must be a number, found 'abc'",
+    "data.split_seed=18446744073709551616": "'data.split_seed'",
+    "data.samplers.train.kwargs.bucket=9999999999": "less than 2147483648",
+    "data.samplers.train.kwargs.block=9999999999": "less than 2147483648",
+    "checkpoint.filename_prefix=../up": "'checkpoint.filename_prefix'",
+    "metrics.kwargs.cfg.energy.abbr=a/b": "'metrics.kwargs.cfg.energy.abbr'",
+    "optimizer.param_groups.shifts.lr=1e300": "less than or equal to 1000",
+    "optimizer.kwargs.eps=[1e-30, 1e-3]": "takes a number",
+    "scheduler.kwargs.start_value=abc": "should be a valid number",
     "model.nshifts=1": "model.nshifts",
     "model.rc=0.5": "model: rmin must be below rc",
     "family=[1]": "family is one of",
     "optimizer.class=os.system": "unknown name 'os.system'",
-    "wandb.init.mode=online": "comes in a later version",
+    "wandb.init.mode=remote": "'disabled', 'offline' or 'online'",
     "trainer": "an override is key=value",
 }
 
@@ -287,6 +294,20 @@ def test_values(mlff: Callable[..., tuple[int, str]], tmp_path: Path, override: 
     code, told = mlff(f"{GOOD} '{override}'")
     assert code == 2, told
     assert VALUES[override] in told
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_what_the_device_cannot_do_is_told_before_anything_is_made(
+    mlff: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    for mode in ("", " --dry-run", " --lr-find"):
+        outcome = mlff(f"{GOOD} --device cpu trainer.precision=tf32{mode}")
+        refused(outcome, 4, "trainer.precision=tf32 needs an NVIDIA GPU")
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_range_test_is_of_one_model(mlff: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    refused(mlff(f"{GOOD} --lr-find --ensemble 2"), 2, "--lr-find tests one model")
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -336,7 +357,7 @@ def test_an_output_never_replaces_an_input(
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("target", [".", "/dev/stdout", "/dev/full", ""])
+@pytest.mark.parametrize("target", [".", "/", "/dev/stdout", "/dev/full", ""])
 @pytest.mark.parametrize(
     "line",
     [
@@ -578,6 +599,16 @@ def test_results_that_nobody_takes(
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("end", ["2> /dev/full", "2>&1 > /dev/null | true", "2>&-"])
+def test_messages_that_nobody_takes_end_no_command(world: Path, tmp_path: Path, end: str) -> None:
+    """A terminal that is gone, or a log on a full disk, costs the messages and no result."""
+    program = f"{shlex.quote(sys.executable)} -m mlff_cli calc-sae {world}/good0.h5 sae.yaml"
+    command = ["bash", "-c", f"set -o pipefail; {program} {end}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["sae.yaml"]
 
 
 SEEDS = ("calc-sae {world}/good0.h5 out.yaml", "label in.xyz -o out.h5 --method gfn2-xtb")

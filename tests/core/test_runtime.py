@@ -65,6 +65,18 @@ def test_a_second_sigterm_only_asks_again() -> None:
     assert (out, err, process.returncode) == ("SIGTERM\n", "", 0)
 
 
+def test_an_ignored_hang_up_stays_ignored() -> None:
+    """As under nohup, which the end of a session must not stop."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_handlers_are_put_back_even_after_an_error() -> None:
     before = [signal.getsignal(s) for s in STOP_SIGNALS]
 

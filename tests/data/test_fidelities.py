@@ -142,6 +142,16 @@ def test_a_copy_under_another_fidelity_is_told(world: Path) -> None:
     assert not [n for n in open_fidelities(section("part_0.h5"), 0).notes if "same bytes" in n]
 
 
+def test_labels_that_no_validation_molecule_has_are_told(world: Path) -> None:
+    """Else the best model is silently the best in something else."""
+    write_dataset(world / "e.h5", 15, seed=20, labels=("energy",), n_parents=5, parent_seed=1)
+    data = open_fidelities(section("part_0.h5", val_fidelity_datasets={0: "e.h5"}), 0)
+    (note,) = [n for n in data.notes if "best model" in n]
+    assert note.startswith("no validation molecule has the labels forces:")
+    data = open_fidelities(section("part_0.h5", val_fidelity_datasets={0: "val.h5"}), 0)
+    assert not [n for n in data.notes if "best model" in n]
+
+
 @pytest.mark.usefixtures("world")
 def test_memory_is_given_out_once() -> None:
     need = [d.n_bytes for d in open_fidelities(section("part_*.h5"), 0).train]

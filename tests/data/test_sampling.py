@@ -213,6 +213,8 @@ def test_contradictions_are_refused() -> None:
         sampler([1.0, 2.0, 1.0], batches_per_epoch=-1)
     with pytest.raises(ConfigError, match="all zero"):
         sampler([0.0, 0.0, 0.0])
+    with pytest.raises(ConfigError, match="of a finite sum"):
+        sampler([1e308, 1e308, 1.0])
     with pytest.raises(ConfigError, match="cannot hold a molecule of 29"):
         sampler(batch_mode="atoms", batch_size=20)
     for length in (0, -2):

@@ -43,6 +43,33 @@ def test_the_best_of_an_ensemble_is_kept(tmp_path: Path, overrides: tuple[str, .
         assert (folder / f"seed_{seed}" / "metrics.csv").exists()
 
 
+def test_an_ensemble_that_is_trained_anew_keeps_the_members_it_finished(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    """Else one that is stopped more often than a whole ensemble lasts would never end."""
+    options = Options(save=tmp_path / "m.pt", overrides=overrides, ensemble=2, force=True)
+    run(options)
+    with pytest.raises(InterruptedRunError):
+        run(options, StopAt(18 + 4))
+    first = tmp_path / "m.run" / "seed_0" / "checkpoints" / "last.pt"
+    before = first.stat().st_mtime_ns
+    with pytest.raises(InterruptedRunError):
+        run(options, StopAt(4))
+    assert first.stat().st_mtime_ns == before
+
+
+def test_members_keep_apart_what_they_keep_elsewhere(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    """A folder of checkpoints outside the run is no folder that members share."""
+    more = (f"checkpoint.dirname={tmp_path / 'scratch'}", "trainer.epochs=1")
+    run(Options(save=tmp_path / "model.pt", overrides=(*overrides, *more), ensemble=2))
+    kept = {p.parent.name for p in (tmp_path / "scratch").rglob("last.pt")}
+    report = json.loads((tmp_path / "model.run" / "ensemble.json").read_text())
+    assert kept == {f"seed_{report['best_seed']}"}
+    assert {m["seed"] for m in report["members"]} == {0, 1}
+
+
 def test_members_share_the_split_and_are_what_they_would_be_alone(
     tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:

@@ -119,7 +119,7 @@ class SignalAt(NullReporter):
         return Bar()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("step", [1, 13])
 def test_any_stop_signal_leaves_a_run_that_continues_exactly(
     tmp_path: Path,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.errors import ConfigError, DataError
 from mlff_cli.core.reporting import NullReporter
 from mlff_cli.data.model_file import ModelFile, load_model_file
 from mlff_cli.training.checkpoints import Checkpoints
@@ -48,7 +48,7 @@ def test_a_run_resumes_only_with_what_it_was_started_with(tmp_path: Path) -> Non
     first = make(tmp_path, {"config": {"trainer": {"epochs": 3}}, "inputs": {"a.h5": "12"}})
     assert first.resume() is None
     first.offer(weights(0.5), 7, 0.25, {})
-    first.save_last(weights(1.0), {"step": 9})
+    first.save_last(weights(1.0), {"step": 9, "optimizer": {}})
     again = make(tmp_path, {"config": {"trainer": {"epochs": 3}}, "inputs": {"a.h5": "12"}})
     checkpoint = again.resume()
     assert checkpoint is not None
@@ -59,6 +59,23 @@ def test_a_run_resumes_only_with_what_it_was_started_with(tmp_path: Path) -> Non
         other.resume()
     assert "config.trainer.epochs: 3 -> 4" in str(caught.value)
     assert "12 -> 99" in str(caught.value)
+
+
+def test_a_model_in_the_place_of_the_checkpoint_is_told_from_a_run(tmp_path: Path) -> None:
+    """As somebody has it who copies a best checkpoint there, to go on from the best."""
+    checkpoints = make(tmp_path, {"a": 1})
+    checkpoints.offer(weights(0.5), 7, 0.25, {})
+    next(checkpoints.folder.glob("best_*.pt")).rename(checkpoints.last)
+    with pytest.raises(DataError, match="cannot continue from this: optimizer, best, fingerprint"):
+        checkpoints.resume()
+    assert checkpoints.resume(replace=True) is None
+
+
+def test_rows_of_nothing_are_dropped(tmp_path: Path) -> None:
+    good = {"kind": "metrics", "step": 2, "epoch": 1}
+    rows = [{"kind": "metrics", "epoch": 1}, {"kind": "metrics", "step": "x"}, good]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_rows(tmp_path / "metrics.jsonl") == [good]
 
 
 def test_a_new_run_removes_its_own_checkpoints_only(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from mlff_cli.core.config import load_config
-from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.errors import ConfigError, NumericalError
 from mlff_cli.training.schedule_builder import Clock
 from mlff_cli.training.schedules import Schedule, course
 from mlff_cli.training.settings_schedules import SCHEDULES, SchedulerSection
@@ -435,6 +435,13 @@ def test_what_begins_below_the_limit_is_not_ended_before_it_was_above() -> None:
     assert found[0] < 1e-4
     assert found[-1] < 1e-4 < found[-2]
     assert len(found) > TOTAL / 2
+
+
+def test_a_rate_that_grows_beyond_all_bounds_is_no_step() -> None:
+    """Torch would fail in the middle of a step, when some weights are changed and some are not."""
+    values = named("ExponentialLR", {"gamma": 1e200})
+    with pytest.raises(NumericalError, match=r"is 1e\+197 at step 6, at most 1e\+09"):
+        course(SchedulerSection.model_validate(values), BASE, TOTAL, EPOCH)
 
 
 def test_warm_up_does_not_end_a_run() -> None:
