@@ -130,7 +130,7 @@ def parse_override(text: str) -> tuple[tuple[Key, ...], Any]:
         )
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeError) as error:
         raise ConfigError(f"the value of {text!r} is not YAML: {_line(error)}") from None
     return tuple(_key(p) for p in parts), normalise(typing.cast("dict[Any, Any]", value)["value"])
 

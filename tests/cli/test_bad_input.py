@@ -286,6 +286,7 @@ VALUES = {  # override: words of the message
     "optimizer.class=os.system": "unknown name 'os.system'",
     "wandb.init.mode=remote": "'disabled', 'offline' or 'online'",
     "trainer": "an override is key=value",
+    "run_name=\udce4": "is not YAML",  # a byte that is no UTF-8, as Python hands it on
 }
 
 
