@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from mlff_cli.core.config import load_config
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.reporting import NullReporter
+from mlff_cli.data.dataset import FidelityDataset
 from mlff_cli.data.fidelities import fidelity_paths
 from mlff_cli.data.settings import DataSection
 from mlff_cli.families.base import Inputs
@@ -126,3 +129,18 @@ def test_a_batch_without_forces_is_predicted_without_them(tmp_path: Path) -> Non
     assert dict(prepared.description)["split by"] == "molecule name"
     rebuilt = family.build(prepared.fingerprint["architecture"])
     rebuilt.load_state_dict(task.model.state_dict())
+
+
+def test_what_makes_model_files_holds_none_of_the_data(tmp_path: Path) -> None:
+    inputs = Inputs(None, None, torch.device("cpu"), torch.float32, "test", World(), split_seed=0)
+    of_energy = "loss.kwargs.components={energy: {weight: 1}}"
+    chosen = settings(*tiny_overrides(tmp_path), of_energy)
+    prepared = MultiFidelity().prepare(chosen, inputs, NullReporter())
+    weights, snapshot = prepared.task.model.state_dict(), prepared.snapshot
+    feed = prepared.task.train_batch.__self__  # type: ignore[attr-defined]
+    data = weakref.ref(feed._fidelities.train[0])
+    assert isinstance(data(), FidelityDataset)
+    del prepared, feed
+    gc.collect()
+    assert data() is None
+    assert [f["index"] for f in snapshot(weights, {}).fidelities] == [0, 1, 2]
