@@ -57,6 +57,16 @@ class Description:
     provenance: Mapping[str, Any]
 
 
+RUN_FILES = {  # what `mlff train` writes for people and other runs
+    "split.npz": "which molecules are validated on, for data.split_file of other runs",
+    "transfer.json": "what became of the weights of --load",
+    "ensemble.json": "losses and errors of an ensemble's members",
+    "lr_find.json": "the numbers of --lr-find",
+    "metrics.jsonl": "all logged numbers, a line per step",
+    "config.yaml": "the resolved configuration",
+}
+
+
 def run(
     path: Path | str,
     options: Options = Options(),  # noqa: B008 - frozen
@@ -142,6 +152,12 @@ def _kind(path: Path) -> str:
         raise storage_error(error, path) from error
     if head == HDF5_SIGNATURE:
         return "grouped"
+    if path.name in RUN_FILES:
+        raise DataError(
+            f"a part of a run folder: {RUN_FILES[path.name]}",
+            where=str(path),
+            remedy="`mlff report` shows a whole run; `mlff info` describes its model",
+        )
     if head[:2] == b"PK":
         return _zip_kind(path)
     if path.name.endswith(META_SUFFIX):

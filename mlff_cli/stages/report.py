@@ -55,13 +55,20 @@ def run(
     """
     reporter = reporter or NullReporter()
     check_writable(output, force=options.force, inputs=sources)
-    sections = [_section(Path(source)) for source in sources]
+    sections = [_section(path) for source in sources for path in _members(Path(source))]
     titles = [section.title for section in sections]
     if options.dry_run:
         return Summary({"sections": titles}, lines=[f"would write {output}: {', '.join(titles)}"])
     subtitle = f"{len(sections)} {'source' if len(sections) == 1 else 'sources'}"
     write_text(output, page(options.title, subtitle, sections), force=options.force)
     return Summary({"output": str(output), "sections": titles}, lines=[str(output)])
+
+
+def _members(source: Path) -> list[Path]:
+    """The run folders of an ensemble, or what it is."""
+    if (source / "ensemble.json").is_file():
+        return sorted(source.glob("seed_*"))
+    return [source]
 
 
 def _section(source: Path) -> Section:

@@ -103,18 +103,19 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
         elif options.lr_find:
             summary = job.find_learning_rate()
         else:
-            with _resumable(options.save.with_suffix(RUN_SUFFIX)):
+            with _resumable(options):
                 summary = job.train_ensemble() if options.ensemble > 1 else job.train()
     return dataclasses.replace(summary, told=not world.main)
 
 
 @contextlib.contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
+def _resumable(options: Options) -> Iterator[None]:
     """Tell an interrupt outside the steps, as while data is read, from one that leaves nothing."""
+    folder = options.save.with_suffix(RUN_SUFFIX)
     try:
         yield
     except KeyboardInterrupt:
-        if next(folder.rglob(LAST), None) is None:
+        if options.resume == "never" or next(folder.rglob(LAST), None) is None:
             raise
         raise InterruptedRunError(
             f"interrupted between steps; what was done before is in {folder}",
@@ -213,10 +214,12 @@ class Job:
             **({"transfer": transfer.to_json()} if transfer else {}),
         }
         found |= {"checks": [c.plain() for c in checks], "config": plain}
+        # settings that nobody gave a value, as arguments of other optimizers, would hide the rest
+        shown = self.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
         return Summary(
             found,
             [*tables, check_table("checklist", checks)],
-            [yaml.safe_dump(plain, sort_keys=False).rstrip()],
+            [yaml.safe_dump(shown, sort_keys=False).rstrip()],
             failure=first_error(checks),
         )
 
@@ -279,13 +282,15 @@ class Job:
             if settings.save_all_models:
                 finish(folder / f"seed_{seed}" / "model.pt", fitted.checkpoints, force=True)
         finish(options.save, kept[chosen.seed].checkpoints, force=options.force)
-        found = statistics_of(members)
+        found = statistics_of(members) | {"units": summary.data["units"]}
         write_text(report, json.dumps(found, indent=2) + "\n", force=True)
         for seed, fitted in kept.items():
             if seed != chosen.seed and not settings.save_all_models:
                 fitted.checkpoints.remove()
         rows = [[m.seed, f"{m.loss:.5g}", m.step, "best" * (m is chosen)] for m in members]
-        table = Table("ensemble", ["seed", "validation loss", "step", ""], rows)
+        losses = found["loss"]
+        note = f"{losses['mean']:.5g} +- {losses['std']:.2g} (mean and standard deviation)"
+        table = Table("ensemble", ["seed", "validation loss", "step", ""], rows, [note])
         return Summary(
             {**summary.data, "ensemble": found},
             [table, *summary.tables],

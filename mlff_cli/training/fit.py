@@ -170,6 +170,16 @@ def _fit(
         tracked = Tracked(folder, plain, run.task.model, units, resumed, log.rows)
         trackers = start_trackers(settings, tracked, told)
 
+    still = [p.numel() for p in run.task.model.parameters() if not p.requires_grad]
+    if still:
+        total = sum(p.numel() for p in run.task.model.parameters())
+        told.info(f"frozen: {sum(still)} of {total} parameters")
+    if settings.trainer.compile:
+        told.info(
+            "the first step of every set of labels compiles, which takes a minute or more; "
+            "torch keeps the result for the next start"
+        )
+
     def redraw() -> None:
         if log is None:
             return
