@@ -84,6 +84,11 @@ class Fidelities:
         sets = (*self.train, *self.validation)
         return {n: {d.fidelity for d in sets if d.label_counts[n]} for n in labels}
 
+    def validated(self, labels: Iterable[str]) -> dict[str, set[int]]:
+        """The fidelities whose validation sets have each label."""
+        sets = [d for d in self.validation if len(self.split.validation[d.fidelity])]
+        return {n: {d.fidelity for d in sets if d.label_counts[n]} for n in labels}
+
     def save_split(self, path: Path) -> None:
         """Keep the split, for `data.split_file` of other runs (see `split_file`)."""
         own = {d.fidelity: len(d) for d in self.validation}

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from mlff_cli.core.artifacts import provenance
 from mlff_cli.core.checks import Check
-from mlff_cli.core.config import read_yaml
-from mlff_cli.core.errors import ConfigError, MLFFError
+from mlff_cli.core.errors import MLFFError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.data.feed import Feed
 from mlff_cli.data.fidelities import open_fidelities
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.families.base import Inputs, Prepared
 from mlff_cli.families.multifidelity_checklist import DataInspection, diagnose
+from mlff_cli.families.multifidelity_model import architecture, predict
 from mlff_cli.families.multifidelity_settings import MultifidelitySettings
-from mlff_cli.families.multifidelity_transfer import Source, agree, read_source, start_from
-from mlff_cli.physics.multipoles import moments
-from mlff_cli.potentials.aimnet2.derivatives import energy_and_forces
+from mlff_cli.families.multifidelity_transfer import read_source, start_from
 from mlff_cli.potentials.aimnet2.fidelity import part_of
 from mlff_cli.potentials.aimnet2.model import AIMNet2
-from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec, from_seed_yaml
+from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
 from mlff_cli.training.losses import build_loss
 from mlff_cli.training.metrics import RegressionMetrics, check_metrics
 from mlff_cli.training.settings_transfer import TransferSection
-from mlff_cli.training.task import Batch, Batching, Task
+from mlff_cli.training.task import Batching, Task
 
 WATCHED = ("energy", "forces")  # labels whose errors are shown while training
 
@@ -97,6 +94,10 @@ class MultiFidelity:
         having = fidelities.having(cfg)
         if spec.num_charge_channels == 1:
             having.pop("spin_charges", None)  # zero by architecture: there is nothing to measure
+
+        def errors(having: Mapping[str, set[int]]) -> RegressionMetrics:
+            return RegressionMetrics(cfg, len(fidelities.train), inputs.device, having)
+
         watched = [cfg[label].abbr for label in WATCHED if label in cfg]
         kwargs = data.samplers.train.kwargs
         task = Task(
@@ -107,9 +108,8 @@ class MultiFidelity:
             validation_batch=feed.validation_batch,
             predict=predict,
             loss=loss.to(inputs.device),
-            new_metrics=lambda: RegressionMetrics(
-                cfg, len(fidelities.train), inputs.device, having
-            ),
+            new_metrics=lambda: errors(having),
+            measured=tuple(errors(fidelities.validated(having)).units),
             watch=[f"fid{d.fidelity}/{a}_rmse" for d in fidelities.train for a in watched],
             validation_workers=data.loaders.val.num_workers,
             name_samples=feed.name_molecules,
@@ -164,42 +164,3 @@ class MultiFidelity:
             save_split=fidelities.save_split,
             inspection=DataInspection(settings, fidelities, inputs.load),
         )
-
-
-def predict(model: nn.Module, batch: Batch, training: bool) -> dict[str, Tensor]:
-    """Predictions of a batch; forces and moments only where a molecule has them as a label."""
-    if "forces" in batch.labels:
-        out = energy_and_forces(model, batch.tensors, create_graph=training)
-    else:
-        out = dict(model(batch.tensors))
-    return out | moments(out["charges"], batch.tensors, batch.labels)
-
-
-def architecture(
-    settings: MultifidelitySettings, model_yaml: Path | None, source: Source | None = None
-) -> AIMNet2Spec:
-    """The model's spec from `--model`, else a loaded model's or the preset's, for these fidelities.
-
-    Raises:
-        ConfigError: the file or the settings are wrong, or contradict the loaded model.
-    """
-    given = source.spec if source else None
-    if model_yaml:
-        keys = {str(k): v for k, v in read_yaml(model_yaml).items()}
-        given = from_seed_yaml(keys, where=str(model_yaml))
-    try:
-        spec = settings.model.spec(
-            given,
-            num_fidelities=max(1, len(settings.data.fidelity_datasets)),
-            fidelity_offset=settings.fidelity_offset,
-            use_fidelity_readouts=settings.use_fidelity_readouts,
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(("model", *map(str, first["loc"])))
-        raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    if source:
-        agree(spec, source, partial=settings.transfer.partial)
-    return spec

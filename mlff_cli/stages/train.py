@@ -33,7 +33,7 @@ from mlff_cli.training.distributed import World, join
 from mlff_cli.training.ensemble import Member, best, member_settings, statistics_of
 from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
 from mlff_cli.training.lr_find import find_learning_rate
-from mlff_cli.training.precision import choose_dtype, matrix_products, threads
+from mlff_cli.training.precision import check_precision, choose_dtype, matrix_products, threads
 from mlff_cli.training.trackers import check_trackers
 from mlff_cli.training.watch import error_table
 
@@ -152,6 +152,7 @@ def configured(options: Options, world: World, reporter: Reporter) -> Job:
         overrides.append("trainer.compile=true")
     family, settings = configure(options.preset, options.configs, overrides, options.save.stem)
     check_trackers(settings)
+    check_precision(settings.trainer.precision, dtype)
     return Job(options, family, settings, dtype, world, reporter)
 
 
@@ -368,4 +369,6 @@ def command_of(options: Options) -> str:
         value = getattr(options, name)
         if value is not None and value != getattr(Options, name):
             words += [f"--{name}", str(value)]
+    words += ["--compile"] * options.compile
+    words += ["--ensemble", str(options.ensemble)] * (options.ensemble > 1)
     return shlex.join([*words, *options.overrides])

@@ -190,7 +190,9 @@ class _Graph:
         leaves = {name: state[name].detach().requires_grad_() for name in self._trained}
         arguments = (_Given(given, self._labels), given["whole"])
         value, predicted = functional_call(self._objective, {**state, **leaves}, arguments)
-        found = torch.autograd.grad(value.total, list(leaves.values()), allow_unused=True)
+        found: tuple[Tensor | None, ...] = (None,) * len(leaves)
+        if value.total.requires_grad:  # not where no molecule has a label of the loss
+            found = torch.autograd.grad(value.total, list(leaves.values()), allow_unused=True)
         # laid out as parameters are, which is what autograd and optimizers expect
         gradients = {
             name: gradient.contiguous()

@@ -93,7 +93,7 @@ def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepp
         settings.trainer.epochs * task.epoch_length,
         task.epoch_length,
     )
-    known = ["loss", *(f"{name}_loss" for name in task.loss.names), *task.new_metrics().units]
+    known = ["loss", *(f"{name}_loss" for name in task.loss.names), *task.measured]
     schedule.check_metrics(known)
     Patience(settings.trainer.early_stopping).check_metrics(known)
     trainer = settings.trainer
@@ -150,10 +150,11 @@ def _fit(
     checkpoints = Checkpoints(folder, settings.checkpoint, run.snapshot, run.fingerprint)
     checkpoint = checkpoints.resume(replace=replace, again=again) if resume else None
     first = int(checkpoint.training["step"]) if checkpoint else 0
+    # ranks on different file systems would mix the gradients of different steps
+    world.agree("the checkpoint to continue from", {"step": first})
     groups = stepper.optimizer.param_groups
     columns, units = columns_of(stepper.task, len(groups))
     names = {f"lr_{i}": str(group["name"]) for i, group in enumerate(groups)}
-    world.barrier()  # everybody has read the checkpoint before it may be cleared
     log = None
     told = reporter
     trackers = Trackers({}, reporter)

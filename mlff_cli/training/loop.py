@@ -210,8 +210,8 @@ class Loop:
         return FitResult(step, interrupted, self.watch)
 
     def _due(self, every: int) -> Any:
-        """Filter: every so many iterations, and at the very end."""
-        return lambda engine, i: i % every == 0 or i == self.total
+        """Filter: every so many iterations, and at the end, also when that comes early."""
+        return lambda engine, i: i % every == 0 or i == self.total or self._exhausted
 
     _bar: Progress
 
@@ -286,9 +286,9 @@ class Loop:
     def _log_losses(self, engine: Engine) -> None:
         """Put the mean training loss since the last log into the row."""
         self.stepper.check()
-        components = self.window.components()
-        self._row["train/loss"] = sum(components.values())
-        self._row |= {f"train/{name}_loss": value for name, value in components.items()}
+        if components := self.window.components():  # nothing where no step had a label
+            self._row["train/loss"] = sum(components.values())
+            self._row |= {f"train/{name}_loss": value for name, value in components.items()}
         self._row |= self.task.loss.weights()
         for i, group in enumerate(self.stepper.optimizer.param_groups):
             self._row[f"lr_{i}"] = group["lr"]

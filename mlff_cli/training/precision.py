@@ -37,6 +37,19 @@ def matrix_products(precision: Precision, device: torch.device) -> Iterator[None
         torch.set_float32_matmul_precision(before)
 
 
+def check_precision(precision: Precision, dtype: torch.dtype) -> None:
+    """Refuse lower precision for weights that torch would compute in full all the same.
+
+    Raises:
+        UsageError: the weights are float64.
+    """
+    if precision != "full" and dtype == torch.float64:
+        raise UsageError(
+            f"trainer.precision={precision} has no effect on weights of float64",
+            remedy="leave out one of --dtype float64 and trainer.precision",
+        )
+
+
 def check_tf32(device: torch.device) -> None:
     """Refuse tf32 where no tensor cores are.
 

@@ -70,6 +70,7 @@ class Task:
             the graph of derivatives only where training.
         loss: compares predictions with a batch.
         new_metrics: an empty accumulator.
+        measured: names of the metrics that the validation set has labels for.
         watch: names of metrics to show while training.
         validation_workers: threads that make validation batches ahead.
         name_samples: says which samples the batch of a step holds.
@@ -87,6 +88,7 @@ class Task:
     predict: Callable[[nn.Module, Batch, bool], Mapping[str, Tensor]]
     loss: MultiTaskLoss
     new_metrics: Callable[[], RegressionMetrics]
+    measured: Sequence[str]
     watch: Sequence[str]
     name_samples: Callable[[int], str]
     validation_workers: int = 0

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlff_cli.core.reporting import Table, duration
 from mlff_cli.training.settings_logging import LogFrequency
-from mlff_cli.training.wording import number, ordinal, percent
+from mlff_cli.training.wording import counted, number, ordinal, percent
 
 STEPS, DATA, VALIDATION, WRITING = "steps", "waiting for data", "validation", "logs and checkpoints"
 FIGURE_SHARE = 0.01  # of the time, at most, is spent on drawing
@@ -205,8 +205,8 @@ class Watch:
             epoch = self._epoch(first)
             lines.append(f"continuing at step {first} of {total}, epoch {epoch} of {self._epochs}")
         lines.append(
-            f"{self._epochs} epochs of {self._length} steps: training loss logged "
-            f"{self._often(log_every)}, validation {self._often(validate_every)}"
+            f"{counted(self._epochs, 'epoch')} of {counted(self._length, 'step')}: training loss "
+            f"logged {self._often(log_every)}, validation {self._often(validate_every)}"
         )
         if self._epochs > 1:
             lines.append(f"a line here for {self._shown()}; train.log has all of them")

@@ -16,6 +16,15 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:#.{digits}g}".removesuffix(".").replace(".e", "e")
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "epoch"), counted(20, "epoch")
+    ('1 epoch', '20 epochs')
+    """
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def ordinal(n: int) -> str:
     """A counting number in its place.
 

@@ -17,7 +17,8 @@ from mlff_cli.data.dataset import FidelityDataset
 from mlff_cli.data.fidelities import fidelity_paths
 from mlff_cli.data.settings import DataSection
 from mlff_cli.families.base import Inputs
-from mlff_cli.families.multifidelity import MultiFidelity, architecture
+from mlff_cli.families.multifidelity import MultiFidelity
+from mlff_cli.families.multifidelity_model import architecture
 from mlff_cli.families.multifidelity_settings import MultifidelitySettings
 from mlff_cli.potentials.aimnet2.spec import AIMNet2Spec
 from mlff_cli.training.distributed import World

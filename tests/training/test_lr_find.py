@@ -92,6 +92,7 @@ def regression(
         predict=lambda m, samples, training: {"energy": predict(m, samples)},  # type: ignore[arg-type]
         loss=build_loss(loss, ["energy"]),
         new_metrics=lambda: None,  # type: ignore[arg-type,return-value]
+        measured=(),
         watch=(),
         name_samples=lambda step: f"samples of step {step}",
     )

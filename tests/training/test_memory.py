@@ -62,6 +62,7 @@ def tiny_task(**changes: object) -> Task:
         predict=lambda model, b, training: energy_and_forces(model, b.tensors, training),
         loss=build_loss(section, LABELS),
         new_metrics=lambda: RegressionMetrics({}, 1, CPU),
+        measured=(),
         watch=[],
         name_samples=lambda step: "some",
         name_largest=lambda step: "fidelity 0 group 027 molecule 3",
