@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 import torch
 
+from mlff_cli.core.errors import InterruptedRunError
 from mlff_cli.core.reporting import NullReporter
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.families.base import Inputs
 from mlff_cli.families.configure import configure
+from mlff_cli.stages.train import Options, run
 from mlff_cli.training.distributed import World
 from mlff_cli.training.run_log import read_rows
 from mlff_cli.training.task import Task
 from tests.ranks import DEADLINE, Ranks, command, succeed
+from tests.stages.test_train import StopAt
 from tests.tiny_training import tiny_overrides
 
 WORDS = ("train", "--save", "m.pt", "--device", "cpu")
@@ -275,3 +278,23 @@ def test_processes_with_different_commands_are_refused(
     assert [o.code for o in outcomes] == [2, 2], outcomes
     assert "the processes disagree about" in outcomes[0].text
     assert not (tmp_path / "m.run").exists()
+
+
+def elsewhere_on_rank_1(*words: str) -> None:
+    if os.environ["RANK"] == "1":
+        Path("elsewhere").mkdir()
+        os.chdir("elsewhere")
+    command(*words)
+
+
+def test_ranks_that_see_different_checkpoints_are_refused(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    with pytest.raises(InterruptedRunError):
+        run(Options(save=tmp_path / "m.pt", overrides=overrides, device="cpu"), StopAt(8))
+    last = tmp_path / "m.run" / "checkpoints" / "last.pt"
+    before = last.read_bytes()
+    outcomes = Ranks(tmp_path, elsewhere_on_rank_1, *WORDS, *overrides).finish()
+    assert [o.code for o in outcomes] == [2, 2], outcomes
+    assert "disagree about the checkpoint to continue from" in outcomes[0].text
+    assert last.read_bytes() == before

@@ -170,3 +170,22 @@ def test_checkpoints_come_by_the_clock_as_well(
     seldom = ("trainer.epochs=2", "log_frequency.val=3")
     run(Options(save=tmp_path / "other.pt", overrides=(*overrides, *seldom)))
     assert saved == [3, 6]
+
+
+def test_a_run_that_ends_by_its_learning_rate_is_validated(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    falls = (
+        "trainer.accumulate=1",
+        "log_frequency.val=100",
+        "scheduler=null",
+        "scheduler={class: PiecewiseLinear, terminate_on_low_lr: 1.0e-4, kwargs: "
+        "{milestones_values: [[0, 1.0e-3], [3, 1.0e-6]]}}",
+    )
+    summary = run(Options(save=tmp_path / "model.pt", overrides=(*overrides, *falls)))
+    steps = summary.data["steps"]
+    assert 1 <= steps <= 4
+    rows = read_rows(tmp_path / "model.run" / "metrics.jsonl")
+    assert rows[-1]["step"] == steps
+    assert summary.data["metrics"]["loss"] == rows[-1]["val/loss"]
+    assert load_model_file(tmp_path / "model.pt").training["val_loss"] == rows[-1]["val/loss"]
