@@ -38,7 +38,8 @@ class Fidelities:
         sampler: draws training batches.
         validation_picks: validation batches.
         digests: every file that was read, with its SHA-256.
-        copies: what a user should hear about files of the same content.
+        remarks: what a user should hear about files of the same content, and batches that repeat
+            molecules.
     """
 
     train: list[FidelityDataset]
@@ -48,7 +49,7 @@ class Fidelities:
     sampler: MixedSampler
     validation_picks: list[Pick]
     digests: dict[Path, str]
-    copies: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def files(self) -> list[Path]:
@@ -69,7 +70,7 @@ class Fidelities:
             "without them"
         ]
         files = [note for d in different.values() for note in d.notes]
-        return [*files, *(blind if unseen else []), *self.copies]
+        return [*files, *(blind if unseen else []), *self.remarks]
 
     def training_share(self, step: int, rank: int = 0, size: int = 1) -> Pick:
         """What one of `size` processes computes of the batch of a step; may be empty."""
@@ -194,8 +195,22 @@ def open_fidelities(
         kwargs.batch_mode,
     )
     sampler = training_sampler(data, train, split, seed)
-    copies = same_content(by_key, digests)
-    return Fidelities(train, validation, split, sae, sampler, picks, digests, copies)
+    remarks = [*same_content(by_key, digests), *_oversized(data, train, split)]
+    return Fidelities(train, validation, split, sae, sampler, picks, digests, remarks)
+
+
+def _oversized(data: DataSection, train: list[FidelityDataset], split: Split) -> list[str]:
+    """What to say of a batch that is larger than the whole training set."""
+    kwargs = data.samplers.train.kwargs
+    chosen = [d.n_atoms[pool] for d, pool in zip(train, split.train, strict=True)]
+    counted = kwargs.batch_mode == "atoms"
+    total = sum(int(n.sum()) if counted else len(n) for n in chosen)
+    if kwargs.batch_size <= total:
+        return []
+    return [
+        f"a batch of {kwargs.batch_size} {kwargs.batch_mode} is more than all {total} to train on: "
+        "molecules come several times in it"
+    ]
 
 
 def sources_of(

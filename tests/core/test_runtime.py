@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,15 @@ def start(rest: str = "") -> subprocess.Popen[str]:
     return process
 
 
+@pytest.fixture
+def hang_up() -> Iterator[None]:
+    """Hang-ups as a terminal has them: under nohup the suite inherits that they are ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up")
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda s: s.name)
 def test_a_signal_sets_the_flag_and_the_work_ends_by_itself(number: signal.Signals) -> None:
     process = start()

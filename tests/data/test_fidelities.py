@@ -281,3 +281,13 @@ def test_shares_of_a_step_are_the_step() -> None:
             parts = [collator.parts(*s, 2) for s in shares]
             assert sum(len(b) for p in parts for b in p) == sum(whole.values())
             assert all(bool(p) == bool(len(s[1])) for p, s in zip(parts, shares, strict=True))
+
+
+@pytest.mark.usefixtures("world")
+def test_a_batch_larger_than_the_training_set_is_remarked() -> None:
+    huge = {"train": {"kwargs": {"batch_size": 1000, "batch_mode": "molecules"}}}
+    (note,) = [
+        n for n in open_fidelities(section("part_0.h5", samplers=huge), 0).notes if "batch" in n
+    ]
+    assert "1000 molecules is more than all" in note
+    assert not [n for n in open_fidelities(section("part_0.h5"), 0).notes if "more than all" in n]

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlff_cli.core.errors import DataError, StorageError, UsageError
 from mlff_cli.data.model_file import FORMAT_VERSION, ModelFile, load_model_file, load_plain
 from tests.tiny_disk import run_on_tiny_disk
 
-FAST = settings(max_examples=25, deadline=None)
+FAST = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def make(seed: int = 0, **change: Any) -> ModelFile:

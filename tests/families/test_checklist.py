@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,7 +206,7 @@ def test_the_whole_list_leaves_the_model_as_it_was(overrides: tuple[str, ...]) -
     checks = {c.name: c for c in checklist(prepared, stepper, settings)}  # type: ignore[arg-type]
     assert {c.verdict for c in checks.values()} == {"ok"}
     assert {"device", "packages", "parameters", "memory", "time"} <= set(checks)
-    assert f"torch {torch.__version__}" in checks["packages"].finding
+    assert f"torch {importlib.metadata.version('torch')}" in checks["packages"].finding
     assert "average" in checks["memory"].finding
     assert torch.equal(torch.get_rng_state(), state)
     assert not stepper.optimizer.state

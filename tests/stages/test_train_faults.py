@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,15 @@ class SignalAt(NullReporter):
         return Bar()
 
 
+@pytest.fixture
+def hang_up() -> Iterator[None]:
+    """Hang-ups as a terminal has them: under nohup the suite inherits that they are ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("step", [1, 13])
 def test_any_stop_signal_leaves_a_run_that_continues_exactly(
@@ -189,3 +199,19 @@ def test_a_run_that_ends_by_its_learning_rate_is_validated(
     assert rows[-1]["step"] == steps
     assert summary.data["metrics"]["loss"] == rows[-1]["val/loss"]
     assert load_model_file(tmp_path / "model.pt").training["val_loss"] == rows[-1]["val/loss"]
+
+
+@pytest.mark.slow  # compiles for a minute
+def test_a_compiled_run_continues_exactly(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    few = (*overrides, "trainer.epochs=2", "trainer.compile=true")
+    for name in ("whole", "stopped"):
+        options = Options(save=tmp_path / name / "model.pt", overrides=few)
+        if name == "stopped":
+            with pytest.raises(InterruptedRunError):
+                run(options, SignalAt(3, signal.SIGTERM))
+        run(options)
+    whole, stopped = ((tmp_path / n / "model.pt").read_bytes() for n in ("whole", "stopped"))
+    assert whole == stopped
+    assert read_rows(tmp_path / "whole/model.run/metrics.jsonl") == read_rows(
+        tmp_path / "stopped/model.run/metrics.jsonl"
+    )
