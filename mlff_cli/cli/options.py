@@ -47,6 +47,21 @@ Workers = Annotated[
     int,
     typer.Option("--workers", min=0, help="Processes; 0 takes every core.", rich_help_panel=COMMON),
 ]
+FewWorkers = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=0, help="Local processes; 0 takes every core.", rich_help_panel=COMMON
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Work on a running Dask cluster, as tcp://node:8786.",
+        rich_help_panel=COMMON,
+    ),
+]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=COMMON)
 ]
@@ -107,6 +122,32 @@ def pair(option: str, text: str) -> tuple[float, float]:
             f"{option} takes two numbers, found {text!r}", remedy=f"write {option} 2,98"
         ) from None
     return low, high
+
+
+def number(option: str, text: str, meant: str = "a number") -> float:
+    """A number.
+
+    Args:
+        option: the option's name.
+        text: what it was given.
+        meant: what the option takes, in words.
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{option} takes {meant}, found {text!r}") from None
+
+
+def numbers(option: str, values: list[str] | None) -> tuple[float, ...]:
+    """The numbers of a comma-separated or repeated option.
+
+    Raises:
+        UsageError: one of them is no number.
+    """
+    return tuple(number(option, text, "numbers") for text in comma_list(values))
 
 
 def choice(option: str, text: str, choices: tuple[str, ...]) -> Any:
