@@ -11,24 +11,70 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
-from typing import Any, TypeVar
+from typing import Any
 
 from mlff_cli.core.errors import NumericalError
 from mlff_cli.core.runtime import STOP_SIGNALS, StopRequest
+from mlff_cli.core.tasks import POLL_SECONDS, Elsewhere, Key, Prepare
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-POLL_SECONDS = 0.5  # how soon a stop request is noticed while every worker calculates
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Processes(Elsewhere[Future[Any]]):
+    """Processes of this machine, one thread each; use it as a context manager.
+
+    Args:
+        prepare: module-level function; called once in each process, before its first task.
+        shared: what `prepare` is given.
+        workers: number of processes.
+        stop: the flag of `core.runtime.interruptible`.
+    """
+
+    def __init__(
+        self, prepare: Prepare, shared: tuple[Any, ...], workers: int, stop: StopRequest
+    ) -> None:
+        super().__init__(stop)
+        self._workers = workers
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, context, _start_worker, (prepare, shared))
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def ahead(self) -> int:
+        """See `Elsewhere`."""
+        return self._workers + 1  # one in reserve: nobody idles
+
+    def submit(self, arguments: tuple[Any, ...]) -> Future[Any]:
+        """See `Elsewhere`."""
+        with _quiet_single_threaded_start(), _deaths_told():  # a submission may start a process
+            return self._pool.submit(_run_task, *arguments)
+
+    def wait(self, futures: Collection[Future[Any]]) -> Collection[Future[Any]]:
+        """See `Elsewhere`."""
+        return wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done
+
+    def result(self, future: Future[Any]) -> Any:
+        """See `Elsewhere`."""
+        with _deaths_told():
+            return future.result()
+
+    def drop(self, futures: Collection[Future[Any]]) -> None:
+        """See `Elsewhere`."""
+        for future in futures:
+            future.cancel()
 
 
 def in_processes(
@@ -56,49 +102,38 @@ def in_processes(
     Raises:
         NumericalError: a worker died (usually: the machine ran out of memory).
     """
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (prepare, argument))
-    waiting = iter(tasks)
-    running: dict[Future[Any], Key] = {}
+    with Processes(prepare, (argument,), workers, stop) as processes:
+        yield from processes.as_completed(tasks)
 
-    def submit() -> None:
-        while len(running) <= workers and not stop.requested:  # one in reserve: nobody idles
-            task = next(waiting, None)
-            if task is None:
-                return
-            running[pool.submit(_run_task, *task[1])] = task[0]
 
+@contextlib.contextmanager
+def _deaths_told() -> Iterator[None]:
     try:
-        with _quiet_single_threaded_start():
-            submit()
-        while running:
-            finished, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            for job in finished:
-                yield running.pop(job), job.result()
-            submit()
+        yield
     except BrokenProcessPool as error:
         raise NumericalError(
             "a worker process died in the middle of its task",
             remedy="run the same command again to continue; with fewer --workers if memory ran out",
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-_PREPARED: list[Callable[..., Any]] = []  # of a worker process, made once when it starts
+_WORK: list[Any] = []  # of a worker process: what to prepare; then the function, once it is there
 
 
-def _start_worker(prepare: Callable[[str], Callable[..., Any]], argument: str) -> None:
+def _start_worker(prepare: Prepare, shared: tuple[Any, ...]) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.dup2(2, 1)  # what a foreign library prints is not a result of ours
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _PREPARED[:] = [prepare(argument)]
+    _WORK[:] = [prepare, shared]
 
 
 def _run_task(*arguments: Any) -> Any:
-    return _PREPARED[0](*arguments)
+    if len(_WORK) > 1:  # here and not at the start, so that its errors are told as a task's are
+        prepare, shared = _WORK
+        _WORK[:] = [prepare(*shared)]
+    return _WORK[0](*arguments)
 
 
 def _die_with_parent() -> None:
