@@ -18,7 +18,9 @@ import platform
 import shlex
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
+from threading import Event
 from types import MappingProxyType
 from typing import Any
 
@@ -28,17 +30,24 @@ CHUNK = 1 << 20  # bytes hashed at a time
 DEVICES = (Path("/dev"), Path("/dev/fd"))
 
 
-def sha256(path: Path | str) -> str:
+def sha256(path: Path | str, *, given_up: Event | None = None) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits.
+
+    Args:
+        path: the file.
+        given_up: set by another thread when nobody waits for the result any longer.
 
     Raises:
         StorageError: the file cannot be read.
+        CancelledError: it was given up.
     """
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as stream:
             while block := stream.read(CHUNK):
                 digest.update(block)
+                if given_up is not None and given_up.is_set():
+                    raise CancelledError
     except OSError as error:
         raise storage_error(error, path) from error
     return digest.hexdigest()
