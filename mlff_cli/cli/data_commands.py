@@ -130,3 +130,18 @@ def info(
     from mlff_cli.stages import info as stage
 
     execute(lambda reporter: stage.run(path, stage.Options(verify), reporter), talk)
+
+
+@app.command(rich_help_panel=PANEL)
+@talking
+def check(
+    files: Annotated[
+        list[str], typer.Argument(help="Coarse-grained NPZ, trajectories, grouped HDF5.")
+    ],
+    top: Annotated[Path | None, typer.Option(help="Topology of the trajectories.")] = None,
+    talk: Talk = SAID,
+) -> None:
+    """Look data over before anything is made from it; exit 6 when something is wrong."""
+    from mlff_cli.stages import check as stage
+
+    execute(lambda reporter: stage.run(files, stage.Options(top), reporter), talk)
