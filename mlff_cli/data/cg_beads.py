@@ -29,6 +29,8 @@ class BeadMolecule:
             that does not say.
         elements: (N,) int32 atomic numbers of the atoms.
         atom_bonds: (m, 2) int32 bonds of the atoms, pairs ascending.
+        atom_index: (N,) int32 where these atoms stand in a frame of the trajectories, as water and
+            ions are left out; all of them in order where it is not given.
         force_map: (n, N) float64, forces: beads = force_map @ atoms; None before forces are
             projected.
 
@@ -47,12 +49,15 @@ class BeadMolecule:
     elements: np.ndarray = field(default_factory=lambda: _empty(0))
     atom_bonds: np.ndarray = field(default_factory=lambda: _empty(0, 2))
     force_map: np.ndarray | None = None
+    atom_index: np.ndarray = field(default_factory=lambda: _empty(0))
 
     def __post_init__(self) -> None:
         n, N = len(self.species), len(self.elements)
+        if not len(self.atom_index):
+            object.__setattr__(self, "atom_index", np.arange(N, dtype=np.int32))
         wanted = {name: (n,) for name in ("residue", "residue_name", "bead_name", "chain")}
         maps = {k: (n, N) for k in ("mapping", "force_map") if getattr(self, k) is not None}
-        for name, shape in {**wanted, **maps}.items():
+        for name, shape in {**wanted, **maps, "atom_index": (N,)}.items():
             if getattr(self, name).shape != shape:
                 raise DataError(
                     f"{name} of molecule {self.name!r} must have shape {shape} for {n} beads and "

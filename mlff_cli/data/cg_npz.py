@@ -48,10 +48,11 @@ PER_MOLECULE = MappingProxyType(
         "mapping": ("mapping", np.float64),
         "elements": ("elements", np.int32),
         "atom_bonds": ("atom_bonds", np.int32),
+        "atom_index": ("atom_index", np.int32),
         "force_map": ("force_map", np.float64),
     }
 )
-OPTIONAL = ("mapping", "force_map")
+OPTIONAL = ("mapping", "force_map", "atom_index")
 PER_FRAME = MappingProxyType(
     {"source": np.int32, "frame": np.int64, "temperature": np.float32, "molecule": np.int32}
 )

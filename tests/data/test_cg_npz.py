@@ -255,6 +255,7 @@ def test_nothing_is_no_set(tmp_path: Path) -> None:
         ({"mapping": np.eye(3)}, "mapping of molecule"),
         ({"bonds": np.array([[0, 3]])}, "bonds of molecule"),
         ({"atom_bonds": np.array([0, 3])}, "atom_bonds of molecule"),
+        ({"atom_index": np.arange(5)}, "atom_index of molecule"),
     ],
 )
 def test_a_molecule_fits_together(change: dict[str, Any], message: str) -> None:
