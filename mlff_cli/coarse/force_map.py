@@ -85,27 +85,6 @@ class ForceMap:
         mapped: np.ndarray = (self.v @ y).reshape(len(self.v), len(forces), 3).transpose(1, 0, 2)
         return mapped
 
-    def add_noise(
-        self, positions: np.ndarray, forces: np.ndarray, eps: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """R and F (T, n, 3) float64 with the noise of a noise map.
-
-        Args:
-            positions: M r (T, n, 3) in angstrom.
-            forces: W f (T, n, 3) in kcal/mol/angstrom.
-            eps: (T, n, 3), standard normal.
-
-        Raises:
-            UsageError: the map was not made for noise.
-        """
-        if self.sigma is None or self.temperature is None:
-            raise UsageError(f"a {self.method} map has no noise", remedy="make a noise map")
-        kick = GAS_CONSTANT * self.temperature / self.sigma  # kT / sigma
-        return (
-            positions + self.sigma * eps,
-            forces + kick * np.einsum("ij,tjc->tic", self.excess, eps),
-        )
-
 
 def basic_map(mapping: np.ndarray, groups: np.ndarray) -> ForceMap:
     """The sum of the forces on all atoms of every group that a bead's support meets.
@@ -159,7 +138,8 @@ def noise_map(
 ) -> ForceMap:
     """The map with the smallest mean square force on beads whose positions were given noise.
 
-    Here W M^T is not 1: what is missing, the known force of the noise makes up for (`ForceMap.add_noise`).
+    Here W M^T is not 1: the known force of the noise makes up for what is missing
+    (`coarse.noise`).
 
     Args:
         mapping: M (n, N), rows that add up to 1.

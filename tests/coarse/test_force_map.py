@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import null_space
 
-from mlff_cli.coarse.bead_noise import bead_noise
 from mlff_cli.coarse.constraints import constraint_groups
 from mlff_cli.coarse.force_map import (
     GAS_CONSTANT,
@@ -27,6 +26,7 @@ from mlff_cli.coarse.force_map import (
     suggested_l2,
 )
 from mlff_cli.coarse.gram import Gram, reduce_groups
+from mlff_cli.coarse.noise import add_noise, frame_noise
 from mlff_cli.core.errors import DataError, NumericalError, UsageError
 from tests.coarse.harmonic import Oscillators, chain
 
@@ -276,8 +276,8 @@ class TestNoise:
     def test_mean_square_is_that_of_drawn_noise(self):
         system, x, f, gram = case(n_frames=4000)
         found = make("noise", system.mapping, RIGID, gram)
-        eps = bead_noise(1, np.arange(len(x)), 3)
-        _, forces = found.add_noise(system.mapping @ x, found.apply(f), eps)
+        eps = frame_noise(1, 0, np.arange(len(x)), 3)
+        _, forces = add_noise(found, system.mapping @ x, found.apply(f), eps)
         square = (forces**2).mean(axis=(0, 2))
         error = (forces**2).std(axis=(0, 2)) / np.sqrt(3 * len(x))
         assert (np.abs(square - mean_square(found, gram)) < 4 * error).all()
@@ -297,12 +297,6 @@ class TestNoise:
         system, _, _, gram = case()
         with pytest.raises(UsageError, match="width above 0 angstrom"):
             noise_map(system.mapping, RIGID, gram, 0.0, sigma, kelvin)
-
-    def test_other_maps_have_no_noise(self):
-        system, x, f, _ = case(n_frames=2)
-        found = basic_map(system.mapping, RIGID)
-        with pytest.raises(UsageError, match="basic map has no noise"):
-            found.add_noise(system.mapping @ x, found.apply(f), np.zeros((2, 3, 3)))
 
 
 def pulls(positions: np.ndarray, forces: np.ndarray, hessian: np.ndarray, n_bins: int = 8):
@@ -329,8 +323,8 @@ class TestMeanForce:
         found = make(method, system.mapping, groups, gram, temperature=temperature)
         positions, forces = system.mapping @ x, found.apply(f)
         if method == "noise":
-            eps = bead_noise(0, np.arange(len(x)), 3)
-            positions, forces = found.add_noise(positions, forces, eps)
+            eps = frame_noise(0, 0, np.arange(len(x)), 3)
+            positions, forces = add_noise(found, positions, forces, eps)
         return pulls(positions, forces, system.pmf_hessian(SIGMA if method == "noise" else 0.0))
 
     @pytest.mark.parametrize("method", METHODS)
