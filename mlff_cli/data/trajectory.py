@@ -1,86 +1,184 @@
-"""Trajectories of one molecule, whatever their file format: frames by row, in our units.
+"""Trajectories of one molecule, whatever their file format.
 
-    positions (T, N, 3) angstrom,   forces (T, N, 3) kcal/mol/angstrom
+Readers stand in modules of their own, are chosen by the file's first bytes (`open_trajectory`), and
+are imported only then. What they give is in `data.frames`.
 
-A reader never holds more frames than it was asked for. Readers stand in modules of their own and
-are chosen by the file's content and name (`open_trajectory`).
+Of a file with several runs (mdCATH) a part is named behind an `@`: `FILE.h5@320`,
+`FILE.h5@320/1`. The sign means nothing to shells and make; a file whose own name has one is found
+first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import importlib
+import struct
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import numpy as np
+from mlff_cli.core.artifacts import sha256, storage_error
+from mlff_cli.core.errors import DataError, StorageError
+from mlff_cli.data.frames import CHUNK_BYTES, Frames, Trajectory, chunks
 
 if TYPE_CHECKING:
     import mdtraj
 
-CHUNK_BYTES = 16 << 20  # of positions and forces held at a time
+__all__ = [
+    "CHUNK_BYTES",
+    "Frames",
+    "Trajectory",
+    "chunks",
+    "open_trajectory",
+    "source_digest",
+    "split_selection",
+    "trajectory_format",
+]
+
+READERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {  # format -> module and class
+        "h5md": ("mlff_cli.data.h5md", "H5MDTrajectory"),
+        "npz": ("mlff_cli.data.trajectory_npz", "NPZTrajectory"),
+        "mdcath": ("mlff_cli.data.mdcath", "MDCathTrajectory"),
+        "trr": ("mlff_cli.data.trajectory_trr", "TRRTrajectory"),
+        "dcd": ("mlff_cli.data.trajectory_dcd", "DCDTrajectory"),
+        "xtc": ("mlff_cli.data.trajectory_xtc", "XTCTrajectory"),
+    }
+)
+TRR_MAGIC, XTC_MAGICS = 1993, (1995, 2023)  # 2023: GROMACS for more than 2^28 atoms
 
 
-@dataclass(frozen=True)
-class Frames:
-    """Some frames of a trajectory; what the file lacks or was not asked for is None.
+def open_trajectory(
+    path: Path | str, top: Path | str | mdtraj.Topology | None = None
+) -> Trajectory:
+    """Open a trajectory, whatever its format; use the result as a context manager.
 
-    Attributes:
-        rows: (T,) rows in the trajectory, int64.
-        positions: (T, N, 3) in angstrom, as precise as the file.
-        forces: (T, N, 3) in kcal/mol/angstrom, as precise as the file.
-        box: (T, 3, 3) edge vectors in rows, angstrom; None where nothing is periodic.
-        temperature: (T,) in K, of the replica that a frame belongs to.
-        energy: (T,) potential energy in kcal/mol.
+    Args:
+        path: the file; of mdCATH a part may be chosen as `FILE.h5@320` or `FILE.h5@320/1`.
+        top: a file with the topology, or the topology; the trajectory must have its atoms.
+
+    Raises:
+        StorageError: a file does not exist or cannot be read.
+        DataError: it is no trajectory, is damaged or has no frames, or the topology is another
+            molecule's.
+        MissingDependencyError: its format needs a package that is not installed.
     """
+    # here, because mdtraj takes a moment and other users of this module do without it
+    from mlff_cli.data.trajectory_check import check
 
-    rows: np.ndarray
-    positions: np.ndarray | None = None
-    forces: np.ndarray | None = None
-    box: np.ndarray | None = None
-    temperature: np.ndarray | None = None
-    energy: np.ndarray | None = None
+    file, selection = split_selection(path)
+    kind = trajectory_format(file)
+    if kind is None:
+        raise _not_a_trajectory(file)
+    if selection is not None and kind != "mdcath":
+        raise DataError(
+            f"only a part of mdCATH files can be chosen, this is {kind}, found {'@' + selection!r}",
+            where=str(file),
+            remedy="choose frames with --temperature, --stride or --frames",
+        )
+    module, name = READERS[kind]
+    make = getattr(importlib.import_module(module), name)
+    trajectory: Trajectory = make(file) if selection is None else make(file, selection)
+    try:
+        check(trajectory, top)
+    except BaseException:
+        trajectory.__exit__(None, None, None)
+        raise
+    return trajectory
 
 
-class Trajectory(Protocol):
-    """An opened trajectory; use it as a context manager.
+def split_selection(path: Path | str) -> tuple[Path, str | None]:
+    """The file of `FILE@SELECTION`, and the selection.
 
-    Attributes:
-        path: the file.
-        format: "h5md", "npz", "mdcath", "trr", "dcd" or "xtc".
-        n_frames: rows it has.
-        n_atoms: atoms of each.
-        has_forces: whether forces are stored.
-        topology: of the file itself, where it has one.
-        precision: step of rounded coordinates in angstrom (XTC 0.01), 0.0 where they are floats.
-        facts: what the file says of itself: plain values, as "constraints", "forcefield".
-        notes: what a user must be told, as units that were assumed.
+    Raises:
+        StorageError: there is no such file.
     """
-
-    path: Path
-    format: str
-    n_frames: int
-    n_atoms: int
-    has_forces: bool
-    topology: mdtraj.Topology | None
-    precision: float
-    facts: dict[str, Any]
-    notes: Sequence[str]
-
-    def read(self, rows: np.ndarray, *, positions: bool = True, forces: bool = False) -> Frames:
-        """Frames of ascending rows.
-
-        Raises:
-            DataError: the file is damaged, a value is not finite, or it has no forces.
-        """
-
-    def __enter__(self) -> Trajectory: ...
-
-    def __exit__(self, *error: object) -> None: ...
+    text = str(path)
+    if Path(text).exists():
+        return Path(text), None
+    for i in [i for i, c in enumerate(text) if c == "@"]:
+        if Path(text[:i]).is_file():
+            return Path(text[:i]), text[i + 1 :]
+    remedy = "check the path"
+    if Path(text.partition(":")[0]).is_file():
+        remedy = f"a part of a file is chosen with @: {text.replace(':', '@', 1)}"
+    raise StorageError("the file does not exist", where=text, remedy=remedy)
 
 
-def chunks(rows: np.ndarray, n_atoms: int, arrays: int = 2) -> Iterator[np.ndarray]:
-    """Ascending rows in pieces of about `CHUNK_BYTES` of `arrays` float64 arrays of 3 N numbers."""
-    step = max(1, CHUNK_BYTES // (24 * n_atoms * arrays))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
+def source_digest(path: Path | str) -> str:
+    """SHA-256 of a trajectory's file; with a selection, `@` and the selection behind it."""
+    file, selection = split_selection(path)
+    return sha256(file) + (f"@{selection}" if selection is not None else "")
+
+
+def trajectory_format(path: Path | str) -> str | None:
+    """Format of a trajectory by its content, None where the file is none.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    path = split_selection(path)[0]
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(92)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    number = struct.unpack(">i", head[:4])[0] if len(head) >= 4 else 0
+    if number == TRR_MAGIC:
+        return "trr"
+    if number in XTC_MAGICS:
+        return "xtc"
+    if head[4:8] == b"CORD" or head[8:12] == b"CORD":  # 4 or 8 bytes of a record's length
+        return "dcd"
+    if head[:4] == b"PK\x03\x04":
+        return _npz_format(path)
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        return _hdf5_format(path)
+    return None
+
+
+def _npz_format(path: Path) -> str | None:
+    """Trajectories are all archives of arrays that hold no beads (species, a mapping)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {n.removesuffix(".npy") for n in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return "npz" if path.suffix == ".npz" else None  # its reader says what is wrong
+    return None if names & {"species", "mapping", "mapping_0"} else "npz"
+
+
+def _hdf5_format(path: Path) -> str | None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "particles" in file or "h5md" in file:
+                return "h5md"
+            layout = file.attrs.get("layout", "")
+            if isinstance(layout, str | bytes) and str(layout).find("mdcath") >= 0:
+                return "mdcath"
+            groups = [g for g in map(file.get, file) if isinstance(g, h5py.Group)]
+            return "mdcath" if any("pdbProteinAtoms" in g or "z" in g for g in groups) else None
+    except (OSError, RuntimeError, KeyError) as error:
+        raise DataError(
+            f"the HDF5 file is damaged or cut short ({error})",
+            where=str(path),
+            remedy="copy or make it again",
+        ) from error
+
+
+def _not_a_trajectory(path: Path) -> DataError:
+    if not path.is_file():
+        return DataError(
+            "a file is needed, this is a folder or device", where=str(path), remedy="check the path"
+        )
+    if path.stat().st_size == 0:
+        return DataError("the file is empty", where=str(path), remedy="copy or make it again")
+    known = "H5MD, NPZ {R,F,Z}, mdCATH HDF5, TRR, DCD, XTC"
+    return DataError(
+        f"not a trajectory that mlff reads ({known}), by its first bytes",
+        where=str(path),
+        remedy="check the path; a file cut at its beginning must be copied again; a coarse-grained "
+        "set is read by `mlff project-forces` and `mlff fit-prior`",
+    )
