@@ -15,12 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from mlff_cli.core.artifacts import sha256, storage_error
-from mlff_cli.core.elements import SYMBOLS
 from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
-from mlff_cli.data.grouped_hdf5 import GroupedHDF5, label_names
+from mlff_cli.data.descriptions import (
+    Description,
+    describe_grouped,
+    describe_prior,
+    describe_sae,
+    describe_set,
+    describe_trajectory,
+    elements,
+)
 from mlff_cli.data.model_file import load_model_file
-from mlff_cli.data.sae import read_sae
+from mlff_cli.data.prior_file import FORMAT as PRIOR_FORMAT
+from mlff_cli.data.trajectory import trajectory_format
 from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
 from mlff_cli.deploy.torchscript import payload_sha256
 from mlff_cli.report.evaluation import read_evaluation
@@ -38,23 +46,6 @@ class Options:
     """
 
     verify: bool = False
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a file is.
-
-    Attributes:
-        kind: in words.
-        facts: what a person reads first.
-        data: everything, as plain values.
-        provenance: inputs, command, versions; empty when the file records none.
-    """
-
-    kind: str
-    facts: dict[str, str]
-    data: dict[str, Any]
-    provenance: Mapping[str, Any]
 
 
 RUN_FILES = {  # what `mlff train` writes for people and other runs
@@ -75,7 +66,7 @@ def run(
     """Describe a file.
 
     Args:
-        path: `.jpt`, model file or checkpoint, grouped HDF5, SAE YAML, or an evaluation JSON.
+        path: artifact, model file or checkpoint, data of any kind, SAE, prior or evaluation.
         options: see `Options`.
         reporter: who listens.
 
@@ -150,6 +141,8 @@ def _kind(path: Path) -> str:
             head = stream.read(len(HDF5_SIGNATURE))
     except OSError as error:
         raise storage_error(error, path) from error
+    if trajectory_format(path):
+        return "trajectory"
     if head == HDF5_SIGNATURE:
         return "grouped"
     if path.name in RUN_FILES:
@@ -167,13 +160,13 @@ def _kind(path: Path) -> str:
             remedy=f"describe the artifact: {path.name.removesuffix(META_SUFFIX)}.jpt",
         )
     if path.suffix in (".yaml", ".yml"):
-        return "sae"
+        return "prior" if _is_prior(path) else "sae"
     if head[:1] == b"{":
         return "evaluation"
     if not head:
         raise DataError("the file is empty", where=str(path), remedy="copy or make it again")
     raise DataError(
-        "not a file of mlff: neither an artifact, a model, grouped HDF5, SAE nor an evaluation",
+        "not a file of mlff: neither a model, an artifact, data, SAE, a prior nor an evaluation",
         where=str(path),
         remedy="convert foreign files with `mlff convert`",
     )
@@ -183,11 +176,20 @@ def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+        if any(name.endswith(".npy") for name in names):
+            return "set"
     except zipfile.BadZipFile as error:
         raise DataError(
             f"a damaged zip file ({error})", where=str(path), remedy="copy or make it again"
         ) from error
     return "artifact" if any("/code/" in name or "/extra/" in name for name in names) else "model"
+
+
+def _is_prior(path: Path) -> bool:
+    """Whether a YAML file says that it is a prior."""
+    mark = f"format: {PRIOR_FORMAT}"
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return any(line.rstrip() == mark for line in lines)
 
 
 def _artifact(path: Path) -> Description:
@@ -196,7 +198,7 @@ def _artifact(path: Path) -> Description:
     verification = metadata.get("verification") or {}
     facts = {
         "fidelity": f"{fidelity['index']} ({fidelity.get('level_of_theory') or 'level unknown'})",
-        "elements": _elements(metadata["species"]),
+        "elements": elements(metadata["species"]),
         "dispersion": f"{d['method']} of {d['functional'] or 'given parameters'}" if d else "none",
         "precision": str(metadata.get("dtype")),
         "verified": "yes" if verification.get("passed") else "no",
@@ -216,7 +218,7 @@ def _model(path: Path) -> Description:
     facts = {
         "family": file.family,
         "parameters": f"{parameters:,}",
-        "elements": _elements(file.species),
+        "elements": elements(file.species),
         "format version": str(file.format_version),
     }
     for entry in file.fidelities:
@@ -227,49 +229,6 @@ def _model(path: Path) -> Description:
         facts["weights of step"] = f"{int(file.training['step']):,}"
     description = json.loads(json.dumps(file.description(), default=str))
     return Description(kind, facts, {"model": description}, file.provenance)
-
-
-def _grouped(path: Path) -> Description:
-    with GroupedHDF5(path) as file:
-        sizes = [group.n_atoms for group in file.groups]
-        labels = label_names(file)
-        recorded = file.attrs.get("provenance")
-        origin = _recorded(recorded)
-        facts = {
-            "molecules": f"{file.n_molecules:,}",
-            "atoms per molecule": f"{min(sizes)} to {max(sizes)}",
-            "labels": ", ".join(labels) or "none",
-            "level of theory": file.level_of_theory or "not recorded",
-        }
-        groups = {str(g.n_atoms): g.n_molecules for g in file.groups}
-    data = {
-        "molecules": groups,
-        "labels": list(labels),
-        "level_of_theory": facts["level of theory"],
-    }
-    return Description("grouped HDF5 data set", facts, data, origin)
-
-
-def _sae(path: Path) -> Description:
-    energies = read_sae(path)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
-    mark = "provenance: "
-    recorded = [line.removeprefix(mark) for line in comments if line.startswith(mark)]
-    facts = {f"{SYMBOLS[z]}": f"{energy:.6f} eV" for z, energy in energies.items()}
-    facts |= {f"note {i + 1}": c for i, c in enumerate(comments) if not c.startswith(mark)}
-    data = {"sae": {str(z): energy for z, energy in energies.items()}}
-    origin = _recorded(recorded[0] if recorded else None)
-    return Description("atomic energies (SAE)", facts, data, origin)
-
-
-def _recorded(text: Any) -> dict[str, Any]:
-    """A provenance record; other programs write other things under that name, which are left."""
-    try:
-        found = json.loads(text)
-    except (TypeError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("inputs", {}), dict) else {}
 
 
 def _evaluation(path: Path) -> Description:
@@ -286,14 +245,13 @@ def _evaluation(path: Path) -> Description:
 READERS: dict[str, Callable[[Path], Description]] = {
     "artifact": _artifact,
     "model": _model,
-    "grouped": _grouped,
-    "sae": _sae,
+    "grouped": describe_grouped,
+    "set": describe_set,
+    "trajectory": describe_trajectory,
+    "sae": describe_sae,
+    "prior": describe_prior,
     "evaluation": _evaluation,
 }
-
-
-def _elements(species: list[int]) -> str:
-    return " ".join(SYMBOLS[int(z)] for z in species)
 
 
 def _chain(provenance: Mapping[str, Any], step: str = "this file") -> Iterator[list[str]]:

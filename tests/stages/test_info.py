@@ -8,14 +8,19 @@ import zipfile
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
+from mlff_cli.data.cg_writer import write_cg
+from mlff_cli.data.prior_file import Entry, PriorFile, Term, write_prior
+from mlff_cli.data.prior_forms import Harmonic
 from mlff_cli.data.sae import write_sae
 from mlff_cli.stages import compile as compile_stage
 from mlff_cli.stages.info import ABSENT, SAME, Options, run
+from tests.data.cg_sets import SOURCES, block, chain
 from tests.synthetic import write_dataset
 from tests.tiny import SAE, tiny_model_file
 
@@ -184,3 +189,28 @@ def test_a_provenance_of_another_program_is_left_alone(tmp_path: Path) -> None:
     with h5py.File(data, "r+") as file:
         file.attrs["provenance"] = "made by hand"
     assert [table.title for table in run(data).tables] == [str(data)]
+
+
+def test_coarse_grained_sets_trajectories_and_priors_are_described(tmp_path: Path) -> None:
+    write_cg(
+        tmp_path / "CG.npz",
+        [chain(5)],
+        ["A", "B", "C"],
+        SOURCES,
+        {"mapping": "ca"},
+        [block(0, 5, 7)],
+    )
+    R = np.random.default_rng(0).normal(size=(4, 3, 3))
+    np.savez(tmp_path / "aa.npz", R=R, F=R, Z=np.array([8, 1, 1]))
+    bond = Entry(types=("*", "*"), parameters=Harmonic(k=100.0, r0=3.8), samples=10)
+    prior = PriorFile(temperature=300.0, species=("A",), terms={"bond": Term(entries=(bond,))})
+    write_prior(tmp_path / "prior.yaml", prior)
+    found = {name: run(tmp_path / name).data for name in ("CG.npz", "aa.npz", "prior.yaml")}
+    assert found["CG.npz"]["kind"] == "coarse-grained set"
+    assert found["CG.npz"]["species_table"] == ["A", "B", "C"]
+    assert found["aa.npz"]["kind"] == "trajectory"
+    assert found["prior.yaml"]["kind"] == "prior"
+    assert found["prior.yaml"]["terms"] == {"bond": 1}
+    rows = dict(map(tuple, run(tmp_path / "CG.npz").tables[0].rows))
+    assert (rows["frames"], rows["beads"], rows["temperatures"]) == ("7", "5", "300 K")
+    assert rows["mapping of chain"] == "ca"
