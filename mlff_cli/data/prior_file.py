@@ -48,7 +48,6 @@ from mlff_cli.data.prior_forms import STRICT, Form, Wall
 FORMAT, VERSION = "mlff-prior", 1
 UNITS = {"energy": "kcal/mol", "length": "angstrom", "angle": "radian"}
 ANY = "*"
-TermName = Literal["bond", "angle", "dihedral", "repulsion", "excluded_volume"]
 # beads of a term, forms it may have
 _SHAPE: dict[str, tuple[int, tuple[str, ...]]] = {
     "bond": (2, ("harmonic", "spline")),
@@ -139,7 +138,7 @@ class PriorFile:
     form: Literal["parametric", "spline"] = "parametric"
     species: tuple[str, ...]
     damping: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    terms: Annotated[dict[TermName, Term], BeforeValidator(_named)]
+    terms: Annotated[dict[str, Term], BeforeValidator(_named)]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @model_validator(mode="after")
