@@ -38,7 +38,8 @@ def write_extxyz(
 
     Args:
         path: the output.
-        molecules: as in `grouped_writer.write_grouped`; labels that are all NaN are left out.
+        molecules: as in `grouped_writer.write_grouped`; labels that are all NaN are left out; of
+            periodic ones "cell" (3, 3) holds the edge vectors in rows, angstrom.
         level_of_theory: kept with every frame.
         force: replace an existing file.
 
@@ -71,12 +72,14 @@ def frame(molecule: Mapping[str, Any], level_of_theory: str | None = None) -> st
             values = present[name].reshape(len(columns[0]), -1)
             properties += f":REF_{name}:R:{values.shape[1]}"
             columns.append(values)
-    words = [f"Properties={properties}"]
+    cell = molecule.get("cell")
+    words = [] if cell is None else [f"Lattice={_array(np.asarray(cell))}"]
+    words.append(f"Properties={properties}")
     words += [f"REF_{n}={_array(present[n])}" for n in PER_MOLECULE if n in present]
     words += [f"{n}={_number(molecule.get(n, d))}" for n, d in (("charge", 0), ("mult", 1))]
     texts = {"molecule": molecule.get("molecule"), "level_of_theory": level_of_theory}
     words += [f"{n}={_text(str(t))}" for n, t in texts.items() if t]
-    words.append('pbc="F F F"')
+    words.append('pbc="F F F"' if cell is None else 'pbc="T T T"')
     lines = [str(len(columns[0])), " ".join(words)]
     for row, z in enumerate(molecule["numbers"]):
         lines.append(" ".join([SYMBOLS[int(z)], *(str(x) for c in columns for x in c[row])]))

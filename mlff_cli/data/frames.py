@@ -31,6 +31,7 @@ class Frames:
         box: (T, 3, 3) edge vectors in rows, angstrom; None where nothing is periodic.
         temperature: (T,) in K, of the replica that a frame belongs to.
         energy: (T,) potential energy in kcal/mol.
+        time: (T,) in ps, as the file tells it.
     """
 
     rows: np.ndarray
@@ -39,6 +40,7 @@ class Frames:
     box: np.ndarray | None = None
     temperature: np.ndarray | None = None
     energy: np.ndarray | None = None
+    time: np.ndarray | None = None
 
 
 class Trajectory(Protocol):

@@ -3,9 +3,9 @@
     /DOMAIN/z (N,)   pdbProteinAtoms   the N atoms, as a PDB file
     /DOMAIN/320/0/coords (T, N, 3) angstrom   forces (T, N, 3) kcal/mol/angstrom   box (3, 3) nm
 
-Temperatures (320, 348, 379, 413, 450 K) hold replicas 0 to 4. A trajectory is all of them, by
-temperature, then replica, or what a selection names: `320`, `320/1`, and in a file of several
-domains `DOMAIN`, `DOMAIN/320`, `DOMAIN/320/1`.
+Temperatures (320, 348, 379, 413, 450 K) hold replicas 0 to 4, with one frame per ns. A trajectory
+is all of them, by temperature, then replica, or what a selection names: `320`, `320/1`, and in a
+file of several domains `DOMAIN`, `DOMAIN/320`, `DOMAIN/320/1`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mlff_cli.data.topology_file import topology_from_pdb
 from mlff_cli.data.trajectory_reader import DAMAGE, TrajectoryReader
 from mlff_cli.data.trajectory_units import NM, scale
 
+PS_PER_FRAME = 1000.0
 UNITS = {"coords": ("length", "Angstrom"), "forces": ("force", "kcal/mol/Angstrom")}
 
 
@@ -158,7 +159,13 @@ class MDCathTrajectory(TrajectoryReader):
         )
 
     def _read(self, rows: np.ndarray, positions: bool, forces: bool) -> Frames:
-        pieces: dict[str, list[np.ndarray]] = {"coords": [], "forces": [], "box": [], "T": []}
+        pieces: dict[str, list[np.ndarray]] = {
+            "coords": [],
+            "forces": [],
+            "box": [],
+            "T": [],
+            "time": [],
+        }
         for replica in self._replicas:
             here = rows[(rows >= replica.first) & (rows < replica.first + replica.n_frames)]
             for array, asked in (("coords", positions), ("forces", forces)):
@@ -169,9 +176,10 @@ class MDCathTrajectory(TrajectoryReader):
             edges = np.zeros((3, 3)) if replica.box is None else replica.box
             pieces["box"].append(np.broadcast_to(edges, (len(here), 3, 3)))
             pieces["T"].append(np.full(len(here), replica.temperature))
+            pieces["time"].append((here - replica.first + 1) * PS_PER_FRAME)
         found: dict[str, Any] = {k: np.concatenate(v) if v else None for k, v in pieces.items()}
         box = found["box"] if found["box"] is not None and found["box"].any() else None
-        return Frames(rows, found["coords"], found["forces"], box, found["T"])
+        return Frames(rows, found["coords"], found["forces"], box, found["T"], time=found["time"])
 
     def close(self) -> None:
         """Close the file."""

@@ -81,12 +81,13 @@ class DCDTrajectory(TrajectoryReader):
 
     def _read(self, rows: np.ndarray, positions: bool, forces: bool) -> Frames:
         x = np.empty((len(rows), self.n_atoms, 3), "float32")
-        box = np.zeros((len(rows), 3, 3))
+        box, time = np.zeros((len(rows), 3, 3)), np.empty(len(rows))
         for i, row in enumerate(rows.tolist()):
             frame = self._file[row]
-            x[i] = frame.positions
+            x[i], time[i] = frame.positions, frame.time
             box[i] = 0.0 if frame.dimensions is None else self._triclinic(frame.dimensions)
-        return Frames(rows, x if positions else None, None, box if box.any() else None)
+        some_box = box if box.any() else None
+        return Frames(rows, x if positions else None, box=some_box, time=time)
 
     def close(self) -> None:
         """Close the file."""

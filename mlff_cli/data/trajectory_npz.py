@@ -1,7 +1,8 @@
 """NPZ files {R, F, Z}: positions and forces of one molecule.
 
     R (T, N, 3)   F (T, N, 3) optional   Z (N,) atomic numbers, optional
-    E (T,), box (T, 3, 3), temperature (T,)   optional      metadata   optional, JSON in a string
+    E (T,), box (T, 3, 3), temperature (T,) K, time (T,) ps   optional
+    metadata   optional, JSON in a string
 
 Units are those of `metadata` ({"units": {"R": ..., "F": ...}}) or, as in sGDML's files, of `r_unit`
 and `e_unit`; without either kcal/mol and angstrom, which a note says. `write_trajectory_npz` writes
@@ -33,7 +34,9 @@ _FIELD = {
     "energy": "E",
     "box": "box",
     "temperature": "temperature",
+    "time": "time",
 }
+_PLAIN = ("temperature", "time")  # without a choice of units
 
 
 class NPZTrajectory(TrajectoryReader):
@@ -61,12 +64,8 @@ class NPZTrajectory(TrajectoryReader):
         self.n_frames, self.n_atoms = shape[:2]
         if not self.n_frames or not self.n_atoms:
             raise self.no_frames()
-        per_frame = {
-            "F": shape,
-            "E": (shape[0],),
-            "box": (shape[0], 3, 3),
-            "temperature": shape[:1],
-        }
+        per_frame = {"F": shape, "E": shape[:1], "box": (shape[0], 3, 3)}
+        per_frame |= dict.fromkeys(_PLAIN, shape[:1])
         self._names = {"R"} | {name for name in per_frame if name in self._npz}
         for name in self._names - {"R"}:
             self._shape(name, per_frame[name])
@@ -143,7 +142,7 @@ class NPZTrajectory(TrajectoryReader):
             values = values.astype("float64")
         factor = self._scales.get(name, 1.0)
         values = values if factor == 1.0 else values * values.dtype.type(factor)
-        return values.reshape(len(rows)) if name in ("E", "temperature") else values
+        return values.reshape(len(rows)) if name in ("E", *_PLAIN) else values
 
     def close(self) -> None:
         """Close the file."""

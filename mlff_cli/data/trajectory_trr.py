@@ -111,12 +111,12 @@ class TRRTrajectory(TrajectoryReader):
     def _read(self, rows: np.ndarray, positions: bool, forces: bool) -> Frames:
         x = np.empty((len(rows), self.n_atoms, 3), "float32") if positions else None
         f = np.empty((len(rows), self.n_atoms, 3), "float32") if forces else None
-        box = np.empty((len(rows), 3, 3), "float32")
+        box, time = np.empty((len(rows), 3, 3), "float32"), np.empty(len(rows))
         for i, frame in enumerate(self._frames[rows].tolist()):
             if self._file.tell() != frame:
                 self._file.seek(frame)
             data = self._file.read()
-            box[i] = data.box
+            box[i], time[i] = data.box, data.time
             if x is not None:
                 x[i] = data.x
             if f is not None:
@@ -125,7 +125,7 @@ class TRRTrajectory(TrajectoryReader):
             x *= np.float32(NM)
         if f is not None:
             f *= np.float32(KJ_MOL_NM)
-        return Frames(rows, x, f, box * np.float32(NM) if box.any() else None)
+        return Frames(rows, x, f, box * np.float32(NM) if box.any() else None, time=time)
 
     def close(self) -> None:
         """Close the file."""

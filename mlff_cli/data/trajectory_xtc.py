@@ -79,15 +79,16 @@ class XTCTrajectory(TrajectoryReader):
 
     def _read(self, rows: np.ndarray, positions: bool, forces: bool) -> Frames:
         x = np.empty((len(rows), self.n_atoms, 3), "float32")
-        box = np.zeros((len(rows), 3, 3), "float32")
+        box, time = np.zeros((len(rows), 3, 3), "float32"), np.empty(len(rows))
         for first, count, place in runs(rows):
             self._file.seek(first)
-            xyz, _, _, edges = self._file.read(count)
-            x[place] = xyz
+            xyz, times, _, edges = self._file.read(count)
+            x[place], time[place] = xyz, times
             box[place] = 0.0 if edges is None else edges
         x *= np.float32(NM)
         box *= np.float32(NM)
-        return Frames(rows, x if positions else None, None, box if box.any() else None)
+        some_box = box if box.any() else None
+        return Frames(rows, x if positions else None, box=some_box, time=time)
 
     def close(self) -> None:
         """Close the file."""

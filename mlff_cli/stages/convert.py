@@ -1,41 +1,22 @@
-"""`mlff convert`: several files of molecules in, one out, nothing lost on the way.
+"""`mlff convert`: data files of one kind into one file; the kind of the inputs decides.
 
-| suffix        | in | out | format                                             |
-|---------------|----|-----|----------------------------------------------------|
-| .h5 .hdf5     | x  | x   | grouped HDF5, ours and aimnet's                    |
-| .xyz .extxyz  | x  | x   | extended XYZ with `REF_` labels                    |
-| .sdf .smi ... | x  |     | what `data.structures` reads; geometries, no labels |
-
-Molecules pass through one by one, so that files may be larger than memory.
+| inputs, by their content                   | outputs                  | in `data`               |
+|--------------------------------------------|--------------------------|-------------------------|
+| molecules: grouped HDF5, extxyz, SDF, ...  | grouped HDF5, extxyz     | `molecule_conversion`   |
+| trajectories: H5MD, NPZ {R,F,Z}, TRR, ...  | H5MD, NPZ, extxyz        | `trajectory_conversion` |
+| coarse-grained sets: NPZ with species      | one padded NPZ           | `cg_combine`            |
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-import h5py
-
-from mlff_cli.core.artifacts import check_writable, provenance
-from mlff_cli.core.errors import DataError, UsageError
-from mlff_cli.core.fields import FIELDS
-from mlff_cli.core.reporting import NullReporter, Progress, Reporter, Summary, Table
-from mlff_cli.data.extxyz import write_extxyz
-from mlff_cli.data.grouped_hdf5 import GroupedHDF5
-from mlff_cli.data.grouped_writer import write_grouped
-from mlff_cli.data.structures import Structure, read_structures
-
-ROWS = 10_000  # molecules of a grouped file held at a time
-
-Molecule = Mapping[str, Any]
-Molecules = Iterator[Molecule]
+from mlff_cli.core.artifacts import check_writable
+from mlff_cli.core.errors import UsageError
+from mlff_cli.core.reporting import NullReporter, Reporter, Summary
+from mlff_cli.data.trajectory import split_selection, trajectory_format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,25 +24,16 @@ class Options:
     """How to convert.
 
     Attributes:
-        level_of_theory: level of theory to write, for inputs that do not name theirs.
+        level_of_theory: of molecules: level of theory to write, for inputs that do not name theirs.
         force: replace an existing output.
         dry_run: open the inputs and say what would be converted, write nothing.
+        top: of trajectories: a file with the topology (elements, residues, bonds).
     """
 
     level_of_theory: str | None = None
     force: bool = False
     dry_run: bool = False
-
-
-@dataclasses.dataclass
-class _Source:
-    """An opened input: its molecules, and what its file says about them."""
-
-    path: Path
-    level_of_theory: str | None
-    molecules: Molecules
-    total: int | None
-    provenance: Any = None
+    top: Path | None = None
 
 
 def run(
@@ -70,170 +42,53 @@ def run(
     """Combine the inputs, in their order, into one file.
 
     Args:
-        inputs: grouped HDF5, extxyz, or whatever `data.structures` reads.
-        output: .h5, .hdf5, .xyz or .extxyz.
+        inputs: files of one kind; of mdCATH files also parts, as `FILE.h5@320/1`.
+        output: its suffix chooses the format.
         options: see `Options`.
         reporter: where messages go.
 
     Raises:
-        UsageError: no input, a suffix that cannot be written, an existing output, or inputs of
-            different levels of theory.
+        UsageError: no input, inputs of several kinds, a suffix that cannot be written, an existing
+            output, an option of another kind, or inputs of different levels of theory.
         DataError: an input is malformed or empty.
     """
     reporter = reporter or NullReporter()
-    write = _WRITERS.get(output.suffix.lower())
-    if write is None:
-        raise UsageError(
-            f"no writer for the suffix {output.suffix!r}",
-            where=str(output),
-            remedy=f"choose one of {', '.join(sorted(_WRITERS))}",
-        )
     if not inputs:
         raise UsageError("nothing to convert", remedy="name at least one input")
-    check_writable(output, force=options.force)
-    with ExitStack() as stack:
-        sources = [_open(path, stack, reporter) for path in inputs]
-        level = _common_level(sources, options, reporter)
-        totals = [s.total for s in sources]
-        total = None if None in totals else sum(t for t in totals if t is not None)
-        if options.dry_run:
-            names = ", ".join(map(str, inputs))
-            plan = f"would convert {names} ({level or 'level of theory not known'}) to {output}"
-            known = {"output": str(output), "molecules": total, "level_of_theory": level}
-            return Summary(known, lines=[plan])
-        bar = stack.enter_context(reporter.progress(total, "converting", "molecules"))
-        counts: dict[str, int] = {}
-        molecules = _count(sources, counts, bar)
-        written = write(output, molecules, level, _attrs(sources, level, options), options.force)
-    rows: list[list[Any]] = [[name, n] for name, n in counts.items()]
-    data = {
-        "output": str(output),
-        "molecules": written,
-        "level_of_theory": level,
-        "inputs": counts,
-    }
-    notes = [f"level of theory: {level or 'not known'}"]
-    table = Table("converted", ["input", "molecules"], rows, notes)
-    return Summary(data, [table], [f"wrote {output}"])
-
-
-def _open(path: Path, stack: ExitStack, reporter: Reporter) -> _Source:
-    if path.suffix.lower() in (".h5", ".hdf5"):
-        file = stack.enter_context(GroupedHDF5(path))
-        for note in file.notes:
-            reporter.warning(note)
-        ignored = _unknown_fields(path)
-        if ignored:
-            reporter.warning(f"{path}: not in our vocabulary, left out: {', '.join(ignored)}")
-        origin = file.attrs.get("provenance")
-        return _Source(path, file.level_of_theory, _rows(file), file.n_molecules, origin)
-    frames = read_structures(path)
-    first = next(frames)
-    level = first.level_of_theory if isinstance(first, Structure) else None
-    return _Source(path, level or None, _structures(first, frames, level or ""), None)
-
-
-def _rows(file: GroupedHDF5) -> Molecules:
-    for group in file.groups:
-        names = sorted({*group.fields, "charge", "mult"})
-        for rows, arrays in group.iter_chunks(names, ROWS):
-            for i in range(rows.stop - rows.start):
-                yield {name: arrays[name][i] for name in names}
-
-
-def _unknown_fields(path: Path) -> list[str]:
-    with h5py.File(path, "r") as file:
-        return sorted({name for group in file.values() for name in group if name not in FIELDS})
-
-
-def _structures(
-    first: Structure | DataError, rest: Iterator[Structure | DataError], level: str
-) -> Molecules:
-    for found in itertools.chain([first], rest):
-        if isinstance(found, DataError):
-            raise found
-        if found.level_of_theory != level:
-            raise DataError(
-                f"one level of theory per file, found {level!r} and {found.level_of_theory!r}",
-                where=found.where,
-                remedy="split the file",
-            )
-        molecule = {"molecule": found.molecule} if found.molecule else {}
-        yield {
-            "coord": found.coord,
-            "numbers": found.numbers,
-            "charge": found.charge,
-            "mult": found.mult,
-            **molecule,
-            **found.labels,
-        }
-
-
-def _common_level(sources: Sequence[_Source], options: Options, reporter: Reporter) -> str | None:
-    """The one level of theory of all inputs; energies of different ones must not mix."""
-    levels = {str(s.path): s.level_of_theory for s in sources}
-    known = {level for level in levels.values() if level}
-    if options.level_of_theory:
-        known.add(options.level_of_theory)
-    if len(known) > 1:
-        told = ", ".join(f"{path}: {level}" for path, level in levels.items() if level)
+    kinds = {str(path): _kind(path) for path in inputs}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{path}: {kind}" for path, kind in kinds.items())
         raise UsageError(
-            f"one level of theory per file, found {' and '.join(sorted(known))} ({told})",
-            remedy="convert each into its own file: they are fidelities of their own",
+            f"files of one kind are combined, found {told}", remedy="convert each kind by itself"
         )
-    if options.level_of_theory:
-        return options.level_of_theory
-    if known and None in levels.values():
-        unknown = [path for path, level in levels.items() if not level]
-        reporter.warning(
-            f"{', '.join(unknown)} names no level of theory, the output will name none; if it is "
-            f"{known.pop()} too, say so with --level-of-theory"
-        )
-        return None
-    return known.pop() if known else None
+    kind = kinds[str(inputs[0])]
+    _check_options(kind, options)
+    files = [split_selection(path)[0] for path in inputs]
+    check_writable(output, force=options.force, inputs=files)
+    how = {"force": options.force, "dry_run": options.dry_run}
+    # here, because each kind brings its own libraries
+    if kind == "trajectories":
+        from mlff_cli.data.trajectory_conversion import convert_trajectories
+
+        return convert_trajectories(inputs, output, options.top, reporter, **how)
+    from mlff_cli.data.molecule_conversion import convert_molecules
+
+    return convert_molecules(inputs, output, options.level_of_theory, reporter, **how)
 
 
-def _count(sources: Sequence[_Source], counts: dict[str, int], bar: Progress) -> Molecules:
-    for source in sources:
-        name = str(source.path)
-        for molecule in source.molecules:
-            counts[name] = counts.get(name, 0) + 1
-            bar.advance(1)
-            yield molecule
+def _kind(path: Path) -> str:
+    """What a file holds, by its content."""
+    if trajectory_format(path) is not None:
+        return "trajectories"
+    return "molecules"
 
 
-def _attrs(sources: Sequence[_Source], level: str | None, options: Options) -> dict[str, Any]:
-    """Root attributes; what an input says about its own origin is carried along."""
-    inputs = [s.path for s in sources]
-    words = ["mlff", "convert", *map(str, inputs)]
-    if options.level_of_theory:
-        words += ["--level-of-theory", options.level_of_theory]
-    record = provenance(shlex.join(words), inputs)
-    origins = {str(s.path): _parsed(s.provenance) for s in sources if s.provenance}
-    record = {**record, **({"origins": origins} if origins else {})}
-    return {**({"level_of_theory": level} if level else {}), "provenance": record}
-
-
-def _parsed(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return str(text)
-
-
-def _to_grouped(
-    output: Path, molecules: Molecules, level: str | None, attrs: dict[str, Any], force: bool
-) -> int:
-    return write_grouped(output, molecules, attrs, force=force)
-
-
-def _to_extxyz(
-    output: Path, molecules: Molecules, level: str | None, attrs: dict[str, Any], force: bool
-) -> int:
-    return write_extxyz(output, molecules, level_of_theory=level, force=force)
-
-
-_Writer = Callable[[Path, Molecules, str | None, dict[str, Any], bool], int]
-_WRITERS: Mapping[str, _Writer] = MappingProxyType(
-    {".h5": _to_grouped, ".hdf5": _to_grouped, ".xyz": _to_extxyz, ".extxyz": _to_extxyz}
-)
+def _check_options(kind: str, options: Options) -> None:
+    """Refuse options that the inputs' kind has no use for."""
+    unused = {
+        "--level-of-theory": options.level_of_theory is not None and kind != "molecules",
+        "--top": options.top is not None and kind != "trajectories",
+    }
+    for name, wrong in unused.items():
+        if wrong:
+            raise UsageError(f"{name} means nothing for {kind}", remedy="leave it out")
