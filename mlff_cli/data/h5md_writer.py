@@ -144,6 +144,10 @@ class H5MDWriter:
                 )
             self._put(found, offset + row * dtype.itemsize * int(np.prod(shape[1:])))
 
+    def has(self, name: str) -> bool:
+        """Whether the file has an element."""
+        return name in self._places
+
     def write_table(self, name: str, values: np.ndarray) -> None:
         """Replace the values of a table.
 

@@ -1,0 +1,334 @@
+"""What OpenMM simulates: a structure, hydrogens and solvent added, and its force field.
+
+| the force field's files            | solvent                                                    |
+|------------------------------------|------------------------------------------------------------|
+| name an implicit model (`implicit/obc2.xml`) | implicit, no cutoff                              |
+| define water (`amber14/tip3pfb.xml`)         | explicit: a box of water and ions, PME           |
+| neither                            | none: a molecule in vacuum, no cutoff                       |
+
+Nothing removes the motion of the centre of mass: a Langevin thermostat keeps all 3N momenta at its
+temperature, and the ensemble is canonical in all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from mlff_cli.core.errors import DataError, StorageError, UsageError
+
+Solvent = Literal["implicit", "explicit", "vacuum"]
+CUTOFF = 1.0  # nm, of the explicit solvent's direct space
+PADDING = 1.0  # nm of water around the solute
+SOLVATED = 0.8  # g/cm3 above which a file's box is full; an X-ray cell of one protein is far below
+DALTON_PER_NM3 = 1.66053906660e-3  # in g/cm3, CODATA 2018
+WATER_MODELS = {3: "tip3p", 4: "tip4pew", 5: "tip5p"}  # starting geometries, by number of sites
+_GB_FORCES = ("GBSAOBCForce", "CustomGBForce")
+_NO_FORCE_FIELDS = ("hydrogens.xml", "residues.xml")
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A topology and where its atoms are.
+
+    Attributes:
+        topology: OpenMM's.
+        positions: (N, 3) in nm.
+    """
+
+    topology: app.Topology
+    positions: np.ndarray
+
+
+@dataclass(frozen=True)
+class Simulated(Molecule):
+    """What is simulated.
+
+    Attributes:
+        system: OpenMM's.
+        solvent: which kind.
+        hydrogens_added: how many.
+        waters_added: how many.
+    """
+
+    system: openmm.System
+    solvent: Solvent
+    hydrogens_added: int
+    waters_added: int
+
+    @property
+    def periodic(self) -> bool:
+        """Whether there is a box."""
+        return bool(self.system.usesPeriodicBoundaryConditions())
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(N,) atomic numbers; 0 for sites without mass."""
+        return np.array(
+            [a.element.atomic_number if a.element else 0 for a in self.topology.atoms()]
+        )
+
+    @property
+    def bonds(self) -> np.ndarray:
+        """(b, 2) bonded atoms."""
+        pairs = sorted(sorted((a.index, b.index)) for a, b in self.topology.bonds())
+        return np.array(pairs, dtype="int32").reshape(-1, 2)
+
+
+def read_structure(path: Path) -> Molecule:
+    """The first model of a PDB or mmCIF file.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: it is malformed or holds no atoms.
+    """
+    if not path.is_file():
+        raise StorageError("the file does not exist", where=str(path), remedy="check the path")
+    reader = app.PDBxFile if path.suffix.lower() in (".cif", ".mmcif") else app.PDBFile
+    try:
+        found = reader(str(path))
+        positions = np.asarray(found.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+    except Exception as error:  # its parsers raise whatever they meet
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"OpenMM cannot read it: {reason}", where=str(path), remedy="give a PDB or mmCIF file"
+        ) from error
+    if not len(positions):
+        raise DataError("the file holds no atoms", where=str(path), remedy="give a PDB file")
+    if not np.isfinite(positions).all():
+        atom = int(np.argwhere(~np.isfinite(positions))[0, 0])
+        raise DataError("a position is not finite", where=f"{path}, atom {atom}")
+    return Molecule(found.topology, positions)
+
+
+def chain_molecule(
+    residues: Sequence[str],
+    names: Sequence[str],
+    numbers: np.ndarray,
+    residue: np.ndarray,
+    bonds: np.ndarray,
+    positions: np.ndarray,
+) -> Molecule:
+    """One chain from arrays.
+
+    Args:
+        residues: names of the residues.
+        names: (N,) names of the atoms.
+        numbers: (N,) atomic numbers.
+        residue: (N,) residue of every atom, ascending.
+        bonds: (b, 2) bonded atoms.
+        positions: (N, 3) in angstrom.
+    """
+    topology = app.Topology()
+    chain = topology.addChain("A")
+    made = [topology.addResidue(name, chain, id=str(k + 1)) for k, name in enumerate(residues)]
+    atoms = [
+        topology.addAtom(name, app.Element.getByAtomicNumber(int(z)), made[k])
+        for name, z, k in zip(names, numbers, residue, strict=True)
+    ]
+    for i, j in bonds.tolist():
+        topology.addBond(atoms[i], atoms[j])
+    return Molecule(topology, positions / 10)
+
+
+def rename_residues(topology: app.Topology, names: Sequence[str]) -> None:
+    """Give the first residues of a topology other names (D residues simulated as their L forms)."""
+    for residue, name in zip(topology.residues(), names, strict=False):
+        residue.name = name
+
+
+def load_force_field(names: Sequence[str]) -> app.ForceField:
+    """OpenMM's force field of the given files.
+
+    Raises:
+        UsageError: a name is unknown; near ones are listed.
+        DataError: a file is malformed.
+    """
+    known = force_field_names()
+    for name in names:
+        if name not in known and not Path(name).is_file():
+            near = get_close_matches(name, known, n=4, cutoff=0.4)
+            raise UsageError(
+                f"--forcefield: OpenMM has no file {name!r}, and there is none here",
+                remedy=f"did you mean {', '.join(near)}?" if near else f"one of {', '.join(known)}",
+            )
+    if not names:
+        raise UsageError("--forcefield: at least one file is needed", remedy="amber14-all.xml")
+    try:
+        return app.ForceField(*names)
+    except Exception as error:  # its parser raises whatever it meets
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"the force field cannot be read: {reason}", where=", ".join(names)
+        ) from error
+
+
+def force_field_names() -> list[str]:
+    """Force-field files that come with OpenMM."""
+    data = Path(app.__file__).parent / "data"
+    found = (str(path.relative_to(data)) for path in data.rglob("*.xml"))
+    return sorted(name for name in found if not name.endswith(_NO_FORCE_FIELDS))
+
+
+def build_system(
+    molecule: Molecule,
+    forcefield: Sequence[str],
+    *,
+    constraints: Literal["none", "hbonds"] = "none",
+    ph: float = 7.0,
+    padding: float = PADDING,
+    seed: int = 0,
+    where: str = "",
+) -> Simulated:
+    """Add what is missing and apply the force field.
+
+    Args:
+        molecule: the structure. Hydrogens are added where no template fits without.
+        forcefield: OpenMM's names or files.
+        constraints: "hbonds": bonds to hydrogen and water are rigid; "none": nothing is.
+        ph: decides the protonation of added hydrogens.
+        padding: nm of water around the solute, where explicit water is added: the force field
+            defines it, and the structure is not in a full box already.
+        seed: of the places where hydrogens and ions begin.
+        where: names the structure in messages.
+
+    Raises:
+        UsageError: the force field is unknown, or the box is too narrow.
+        DataError: a residue has no template.
+    """
+    field = load_force_field(forcefield)
+    cpu = openmm.Platform.getPlatformByName("Reference")
+    water = field._templates.get("HOH")
+    implicit = any(name.startswith("implicit/") for name in forcefield)
+    explicit = water is not None and not implicit
+    modeller = app.Modeller(molecule.topology, molecule.positions * unit.nanometer)
+    n_read = modeller.topology.getNumAtoms()
+    waters = 0
+    with _seeded(seed), _naming(where):
+        if field.getUnmatchedResidues(modeller.topology):
+            modeller.addHydrogens(field, pH=ph, platform=cpu)
+        hydrogens = modeller.topology.getNumAtoms() - n_read
+        if water is not None and explicit and _density(modeller.topology) < SOLVATED:
+            before = modeller.topology.getNumResidues()
+            model = WATER_MODELS.get(len(water.atoms), "tip3p")
+            modeller.addSolvent(field, model=model, padding=padding * unit.nanometer)
+            waters = modeller.topology.getNumResidues() - before
+        rigid = constraints == "hbonds"
+        if explicit:
+            _require_room(modeller.topology, where)
+        else:
+            modeller.topology.setPeriodicBoxVectors(None)
+        system = field.createSystem(
+            modeller.topology,
+            nonbondedMethod=app.PME if explicit else app.NoCutoff,
+            nonbondedCutoff=CUTOFF * unit.nanometer,
+            constraints=app.HBonds if rigid else None,
+            rigidWater=rigid,
+            removeCMMotion=False,
+        )
+    positions = np.asarray(modeller.positions.value_in_unit(unit.nanometer), dtype="float64")
+    born = any(type(force).__name__ in _GB_FORCES for force in system.getForces())
+    solvent: Solvent = "explicit" if explicit else "implicit" if born else "vacuum"
+    return Simulated(modeller.topology, positions, system, solvent, hydrogens, waters)
+
+
+def _density(topology: app.Topology) -> float:
+    """Of the atoms in their box, g/cm3; 0 without a box."""
+    edges = topology.getPeriodicBoxVectors()
+    if edges is None:
+        return 0.0
+    volume = abs(np.linalg.det(np.array(edges.value_in_unit(unit.nanometer))))
+    masses = (a.element.mass.value_in_unit(unit.dalton) for a in topology.atoms() if a.element)
+    return float(sum(masses) * DALTON_PER_NM3 / volume)
+
+
+def _require_room(topology: app.Topology, where: str) -> None:
+    """Refuse a box in which an atom would see another one twice."""
+    edges = np.array(topology.getPeriodicBoxVectors().value_in_unit(unit.nanometer))
+    narrow = float(np.diag(edges).min())
+    if narrow < 2 * CUTOFF:
+        raise UsageError(
+            f"the box must be at least {2 * CUTOFF:g} nm wide, twice the cutoff, found {narrow:.3g}",
+            where=where,
+            remedy="take a larger --padding",
+        )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """OpenMM places hydrogens and ions by Python's global generator; it is left as it was."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Turn OpenMM's words on residues into ours."""
+    try:
+        yield
+    except (ValueError, KeyError, openmm.OpenMMException) as error:
+        text = " ".join(str(error).split())
+        residue = re.search(r"residue (\d+) \((\w+)\)", text)
+        place = f", residue {residue[1]} ({residue[2]})" if residue else ""
+        raise DataError(
+            f"the force field does not fit the structure: {text}",
+            where=f"{where}{place}",
+            remedy="complete or rename the residue, remove it, or add a force-field file with it",
+        ) from error
+
+
+def topology_pdb(molecule: Molecule) -> str:
+    """The topology as PDB text; positions as they are now."""
+    from io import StringIO
+
+    stream = StringIO()
+    app.PDBFile.writeFile(
+        molecule.topology, molecule.positions * unit.nanometer, stream, keepIds=True
+    )
+    return _undated(stream.getvalue())
+
+
+def _undated(text: str) -> str:
+    """Without the first remark, which tells the date."""
+    return "".join(line for line in text.splitlines(True) if not line.startswith("REMARK   1 CREA"))
+
+
+Minimised = tuple[np.ndarray, float, float]
+
+
+def minimise(simulated: Simulated, make: Callable[[], Any], tolerance: float = 10.0) -> Minimised:
+    """Relax the structure.
+
+    Args:
+        simulated: what to relax.
+        make: makes an OpenMM context of its system.
+        tolerance: root mean square force to reach, kJ/mol/nm.
+
+    Returns:
+        Positions (N, 3) in nm, and the energies before and after in kJ/mol.
+    """
+    context = make()
+    context.setPositions(simulated.positions)
+    context.computeVirtualSites()
+    before = _energy(context)
+    openmm.LocalEnergyMinimizer.minimize(context, tolerance, 0)
+    state = context.getState(positions=True)
+    return state.getPositions(asNumpy=True)._value.copy(), before, _energy(context)
+
+
+def _energy(context: Any) -> float:
+    return float(context.getState(energy=True).getPotentialEnergy()._value)
