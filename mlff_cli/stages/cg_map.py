@@ -1,0 +1,369 @@
+"""`mlff cg-map`: trajectories of one molecule become trajectories of its beads.
+
+The topology and the first frame make the beads (`coarse.molecule`); then frames pass in pieces that
+do not depend on who maps them, so that one process, several, or a cluster write the same bytes.
+Memory does not grow with frames. torch is not imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+
+from mlff_cli.coarse.bead_positions import BeadMap
+from mlff_cli.coarse.mapping_file import read_mapping
+from mlff_cli.coarse.molecule import Made, Recipe, make_molecule
+from mlff_cli.coarse.residues import read_residue_table
+from mlff_cli.coarse.species import KINDS
+from mlff_cli.core.artifacts import check_writable, provenance
+from mlff_cli.core.cluster import check_crew, crew
+from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
+from mlff_cli.data.cg_npz import BeadMolecule, CGBlock
+from mlff_cli.data.cg_writer import CGWriter
+from mlff_cli.data.force_sources import ForceSources, absolute, digests
+from mlff_cli.data.frame_choice import choose_frames, frame_temperatures
+from mlff_cli.data.topology_file import bonded_pairs, read_topology
+from mlff_cli.data.trajectory import (
+    CHUNK_BYTES,
+    Trajectory,
+    chunks,
+    open_trajectory,
+    split_selection,
+    trajectory_format,
+)
+from mlff_cli.data.whole import BondTree
+
+TASK_CHUNKS = 4  # chunks of frames (`data.frames.CHUNK_BYTES`) in one task
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `mlff cg-map` can be told.
+
+    Attributes:
+        mapping: "ca", "cacb", "heavy-backbone", "com", names of atoms as "N,CA,CB,C", or a YAML
+            file (`coarse.mapping_file`).
+        species: "residue" or "class" (`coarse.species`).
+        termini: ends of chains are species of their own.
+        stride: take every so many frames of each temperature.
+        frames: of these, draw so many; None takes all.
+        temperature: take frames of this temperature only, K.
+        residues: YAML table of non-standard residues (`coarse.residues`).
+        disulfides: they are bonds of beads.
+        workers: processes; 0 takes one per available core.
+        scheduler: address of a Dask scheduler, in place of `workers`.
+        seed: of the draw.
+        force: replace an existing output.
+        dry_run: look at all inputs and say what would be done, write nothing.
+    """
+
+    mapping: str = "ca"
+    species: str = "residue"
+    termini: bool = False
+    stride: int = 1
+    frames: int | None = None
+    temperature: float | None = None
+    residues: Path | None = None
+    disulfides: bool = True
+    workers: int = 1
+    scheduler: str | None = None
+    seed: int = 0
+    force: bool = False
+    dry_run: bool = False
+
+
+def run(
+    topology: Path | str,
+    trajectories: Sequence[Path | str],
+    output: Path | str,
+    options: Options = Options(),  # noqa: B008 - frozen
+    reporter: Reporter | None = None,
+) -> Summary:
+    """Map frames of one molecule to beads.
+
+    Args:
+        topology: PDB or any topology that mdtraj reads, or a trajectory that holds its own.
+        trajectories: of this molecule; of mdCATH a part may be named as `FILE.h5@320`.
+        output: NPZ file (`data.cg_npz`).
+        options: see `Options`.
+        reporter: who listens.
+
+    Returns:
+        Beads and frames, and where they come from.
+
+    Raises:
+        UsageError: an option is out of range, the output exists, a trajectory is named twice, or
+            fewer frames are there than asked for.
+        ConfigError: a faulty mapping file or table of residues.
+        DataError: files that are damaged or do not belong together, residues that nobody knows,
+            atoms that are missing, no frames of that temperature.
+        MissingDependencyError: a format's package is absent, or the scheduler does not answer.
+    """
+    reporter, paths = reporter or NullReporter(), [str(p) for p in trajectories]
+    files = _check(topology, paths, output, options)
+    table = read_residue_table(options.residues) if options.residues else {}
+    recipe = Recipe(options.mapping, options.species, options.termini, options.disulfides, table)
+    with ExitStack() as stack:
+        frame = _topology(topology, reporter)
+        opened = [stack.enter_context(open_trajectory(p, frame)) for p in paths]
+        for note in dict.fromkeys(note for t in opened for note in t.notes):
+            reporter.warning(note)
+        made = make_molecule(Path(topology).stem, frame, _first_frame(opened[0], frame), recipe)
+        temperatures = [frame_temperatures(t) for t in opened]
+        facts = [(t.format, t.n_frames, t.n_atoms) for t in opened]
+    for note in [*made.notes, *_small(made.molecule)]:
+        reporter.warning(note)
+    rows = choose_frames(
+        temperatures,
+        temperature=options.temperature,
+        stride=options.stride,
+        frames=options.frames,
+        seed=options.seed,
+    )
+    summary = _summary(output, paths, facts, rows, made, options)
+    if options.dry_run:
+        plan = f"would map {sum(map(len, rows))} frames to {made.molecule.n_beads} beads"
+        return dataclasses.replace(summary, lines=[f"{plan} and write {output}"])
+    found = digests(paths)
+    _no_duplicates(found)
+    sources = [
+        {"path": p, "sha256": found[p], "format": f, "n_frames": n, "n_atoms": atoms, "molecule": 0}
+        for p, (f, n, atoms) in zip(paths, facts, strict=True)
+    ]
+    known = {split_selection(p)[0]: d.partition("@")[0] for p, d in found.items()}
+    record = provenance(
+        _command(topology, paths, output, options),
+        list(dict.fromkeys([Path(topology), *files, *known])),
+        seed=options.seed,
+        packages=("mdtraj",),
+        digests=known,
+    )
+    metadata = {**_settings(recipe, options), "notes": made.notes, "provenance": record}
+    with CGWriter(
+        output, [made.molecule], made.species_table, sources, metadata, force=options.force
+    ) as writer:
+        n_atoms = [n for _, _, n in facts]
+        how = (made.molecule, options, reporter)
+        for block in _blocks(paths, rows, temperatures, n_atoms, *how):
+            writer.append(block)
+    return summary
+
+
+def _check(
+    topology: Path | str, paths: Sequence[str], output: Path | str, options: Options
+) -> list[Path]:
+    """Refuse what cannot be done before anything is read; return the small files that are read."""
+    if Path(output).suffix.lower() != ".npz":
+        raise UsageError(
+            f"beads are written as NPZ, found the suffix {Path(output).suffix!r}",
+            where=str(output),
+            remedy="call it .npz",
+        )
+    if not paths:
+        raise UsageError("a trajectory is needed", remedy="name at least one behind the topology")
+    if options.species not in KINDS:
+        raise UsageError(f"--species is one of {', '.join(KINDS)}, found {options.species!r}")
+    for name in ("stride", "frames"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be 1 or more, found {value}")
+    if options.temperature is not None and not 0 < options.temperature < np.inf:
+        raise UsageError(f"--temperature must be above 0 K, found {options.temperature}")
+    if options.seed < 0:
+        raise UsageError(f"--seed must be 0 or more, found {options.seed}")
+    mapping = Recipe(options.mapping).file
+    if mapping and (options.termini or options.species != Options().species):
+        raise UsageError(
+            "a mapping file names its own species, found --termini or --species beside it",
+            remedy="write species into the file",
+        )
+    files = [f for f in (mapping, options.residues) if f is not None]
+    given = [Path(topology), *(split_selection(p)[0] for p in paths), *files]
+    check_writable(output, force=options.force, inputs=given)
+    check_crew(options.workers, options.scheduler)
+    repeated = [p for p, n in Counter(absolute(p) for p in paths).items() if n > 1]
+    if repeated:
+        raise UsageError(
+            f"every trajectory counts once, found {repeated[0]} several times",
+            remedy="name each file once",
+        )
+    return files
+
+
+def _topology(path: Path | str, reporter: Reporter) -> mdtraj.Topology:
+    if trajectory_format(path) is None:
+        file = read_topology(path)
+        for note in file.notes:
+            reporter.warning(note)
+        return file.topology
+    with open_trajectory(path) as trajectory:
+        if trajectory.topology is None:
+            raise DataError(
+                f"a topology is needed first, this {trajectory.format} trajectory holds none",
+                where=str(path),
+                remedy="give a PDB file of the same atoms, then the trajectories",
+            )
+        return trajectory.topology
+
+
+def _first_frame(trajectory: Trajectory, topology: mdtraj.Topology) -> np.ndarray:
+    """(N, 3) in angstrom, molecules whole."""
+    frames = trajectory.read(np.array([0]))
+    assert frames.positions is not None
+    tree = BondTree(topology.n_atoms, bonded_pairs(topology))
+    return np.asarray(tree.make_whole(frames.positions.astype("float64"), frames.box)[0])
+
+
+def _small(molecule: BeadMolecule) -> list[str]:
+    n = molecule.n_beads
+    if n >= 4:
+        return []
+    lacking = ["no distance", "no angle", "no dihedral"][n - 1 :]
+    return [
+        f"only {n} bead{'s' * (n > 1)} made of {molecule.n_atoms} atoms: {', '.join(lacking)} to "
+        "learn from; a finer mapping has more (heavy-backbone, or N,CA,CB,C with its caps)"
+    ]
+
+
+def _no_duplicates(found: Mapping[str, str]) -> None:
+    first: dict[str, str] = {}
+    for path, digest in found.items():
+        if digest in first:
+            raise UsageError(
+                f"every trajectory counts once, {path} is a copy of {first[digest]}",
+                remedy="leave one of them out",
+            )
+        first[digest] = path
+
+
+def _blocks(
+    paths: Sequence[str],
+    rows: Sequence[np.ndarray],
+    temperatures: Sequence[np.ndarray],
+    n_atoms: Sequence[int],
+    molecule: BeadMolecule,
+    options: Options,
+    reporter: Reporter,
+) -> Iterator[CGBlock]:
+    tasks = [(k, piece) for k, r in enumerate(rows) for piece in _pieces(r, n_atoms[k])]
+    shared = (tuple(map(absolute, paths)), molecule)
+    with (
+        crew(
+            _prepare,
+            shared,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            reporter=reporter,
+            inputs=[split_selection(p)[0] for p in paths],
+        ) as workers,
+        reporter.progress(sum(map(len, rows)), "mapping", "frames") as bar,
+    ):
+        for (k, piece), R in zip(tasks, workers.map(tasks), strict=True):
+            source = np.full(len(piece), k)
+            yield CGBlock(0, R=R, source=source, frame=piece, temperature=temperatures[k][piece])
+            bar.advance(len(piece))
+
+
+def _pieces(rows: np.ndarray, n_atoms: int) -> Iterator[np.ndarray]:
+    """Rows of one task each."""
+    step = TASK_CHUNKS * max(1, CHUNK_BYTES // (48 * n_atoms))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def _prepare(paths: Sequence[str], molecule: BeadMolecule) -> Callable[[int, np.ndarray], Any]:
+    to_beads = BeadMap(molecule)
+    sources = ForceSources(dict(enumerate(paths)))
+
+    def work(k: int, rows: np.ndarray) -> np.ndarray:
+        """Beads (T, n, 3) float32 of some rows of trajectory k."""
+        found = []
+        for some in chunks(rows, sources[k].n_atoms):
+            frames = sources[k].read(some)
+            assert frames.positions is not None
+            found.append(to_beads(frames.positions, frames.box).astype(np.float32))
+        return np.concatenate(found)
+
+    weakref.finalize(work, sources.close)  # files close when the crew is gone
+    return work
+
+
+def _settings(recipe: Recipe, options: Options) -> dict[str, Any]:
+    file = recipe.file
+    return {
+        "mapping": options.mapping if file is None else file.name,
+        **({} if file is None else {"mapping_file": read_mapping(file)}),
+        "species": options.species if file is None else "mapping_file",
+        "termini": options.termini,
+        "disulfides": options.disulfides,
+        "residues": {name: dataclasses.asdict(kind) for name, kind in recipe.table.items()},
+        "stride": options.stride,
+        "frames": options.frames,
+        "temperature": options.temperature,
+        "seed": options.seed,
+    }
+
+
+def _command(
+    topology: Path | str, paths: Sequence[str], output: Path | str, options: Options
+) -> str:
+    """The command line that does the same; who did the work is not part of it."""
+    words = ["mlff", "cg-map", str(topology), *paths, "-o", str(output)]
+    plain = Options()
+    for field in dataclasses.fields(Options):
+        value = getattr(options, field.name)
+        if field.name in ("force", "dry_run", "workers", "scheduler"):
+            continue
+        if value != getattr(plain, field.name):
+            flag = field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                words += [f"--{flag}", str(value)]
+    return shlex.join(words)
+
+
+def _summary(
+    output: Path | str,
+    paths: Sequence[str],
+    facts: Sequence[tuple[str, int, int]],
+    rows: Sequence[np.ndarray],
+    made: Made,
+    options: Options,
+) -> Summary:
+    molecule = made.molecule
+    species = Counter(made.species_table[s] for s in molecule.species.tolist())
+    listed = [
+        [path, kind, n, len(taken)]
+        for path, (kind, n, _), taken in zip(paths, facts, rows, strict=True)
+    ]
+    data = {
+        "output": str(output),
+        "mapping": options.mapping,
+        "frames": sum(map(len, rows)),
+        "beads": molecule.n_beads,
+        "atoms": molecule.n_atoms,
+        "bonds": len(molecule.bonds),
+        "chains": int(molecule.chain.max()) + 1,
+        "species": dict(sorted(species.items())),
+        "sources": {path: len(taken) for path, taken in zip(paths, rows, strict=True)},
+        "notes": made.notes,
+    }
+    notes = [
+        f"{molecule.n_beads} beads of {molecule.n_atoms} atoms in {data['chains']} chain(s), "
+        f"{len(molecule.bonds)} bonds",
+        "species: " + ", ".join(f"{name} {n}" for name, n in sorted(species.items())),
+    ]
+    table = Table("mapped", ["trajectory", "format", "frames", "taken"], listed, notes)
+    return Summary(data, [table], [f"wrote {output}"])
