@@ -53,9 +53,9 @@ class DCDTrajectory(TrajectoryReader):
         with self.path.open("rb") as stream:
             head = stream.read(92)
             order = "<" if head[:4] == b"T\0\0\0" else ">"
+            if head[4:8] != b"CORD":
+                return  # length marks of 8 bytes: left to the library
             try:
-                if struct.unpack(order + "i", head[:4])[0] != 84:
-                    return  # 8-byte marks: left to the library
                 control = struct.unpack(order + "20i", head[8:88])
                 titles = struct.unpack(order + "i", stream.read(4))[0]
                 stream.seek(titles + 4, os.SEEK_CUR)

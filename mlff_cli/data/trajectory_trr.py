@@ -23,7 +23,7 @@ from mlff_cli.data.trajectory_units import KJ_MOL_NM, NM
 
 # magic, length of the version string twice, the string, then 13 numbers: bytes of ir, e, box,
 # virial, pressure, topology, symbols, x, v, f; atoms, step, nre
-MAGIC = 1993
+MAGIC = struct.pack(">i", 1993)
 HEADER = struct.Struct(">iii12s13i")
 X, F, ATOMS = 7, 9, 10  # among the 13
 
@@ -54,11 +54,7 @@ class TRRTrajectory(TrajectoryReader):
             raise
 
     def _open(self, offsets: np.ndarray) -> None:
-        sizes = self._headers(offsets)  # [frames, 13]
-        self.n_atoms = int(sizes[0, ATOMS])
-        if not (sizes[:, ATOMS] == self.n_atoms).all():
-            raise self.damaged("its frames have different numbers of atoms")
-        has_x, has_f = sizes[:, X] > 0, sizes[:, F] > 0
+        has_x, has_f = self._headers(offsets).T  # [frames] each
         if not has_x.any():
             raise DataError(
                 f"none of the {len(offsets)} frames has positions",
@@ -70,35 +66,33 @@ class TRRTrajectory(TrajectoryReader):
         self.n_frames = len(self._frames)
         left_out = len(offsets) - self.n_frames
         if left_out:
-            what = "positions and forces" if self.has_forces else "positions"
+            lack = "lack positions or forces" if self.has_forces else "lack positions"
             self.notes.append(
-                f"{self.path}: {left_out} of {len(offsets)} frames have not both, only the "
-                f"{self.n_frames} with {what} are read"
-                if self.has_forces
-                else f"{self.path}: {left_out} of {len(offsets)} frames have no positions"
+                f"{self.path}: {left_out} of {len(offsets)} frames {lack} and are left out"
             )
         if has_f.any() and not self.has_forces:
             self.notes.append(f"{self.path}: no frame has both positions and forces")
 
     def _headers(self, offsets: np.ndarray) -> np.ndarray:
-        """The 13 numbers of every frame's header, once the last frame is seen to be whole."""
-        found = np.zeros((len(offsets), 13), dtype="int64")
+        """Whether each frame has positions and forces; the frames must fill the file."""
+        if not len(offsets):
+            raise self.no_frames()
+        found = np.zeros((len(offsets), 2), dtype=bool)
         length = self.path.stat().st_size
         end = 0
         with self.path.open("rb") as stream:
-            for row, offset in enumerate(offsets.tolist()):
+            for row, offset in enumerate(map(int, offsets)):
                 stream.seek(offset)
-                try:
-                    magic, _, _, _, *numbers = HEADER.unpack(stream.read(HEADER.size))
-                except struct.error as error:
-                    raise self.damaged("a header is cut", np.array([row])) from error
-                if offset != end or magic != MAGIC:
+                head = stream.read(HEADER.size)
+                if offset != end or len(head) < HEADER.size or head[:4] != MAGIC:
                     raise self.damaged(f"no frame begins at byte {end}", np.array([row]))
-                found[row] = numbers
-                per_number = _precision(numbers)
-                end = offset + HEADER.size + 2 * per_number + sum(numbers[:10])
-        if not len(offsets):
-            raise self.no_frames()
+                _, _, _, _, *numbers = HEADER.unpack(head)
+                if row and numbers[ATOMS] != self.n_atoms:
+                    what = f"{numbers[ATOMS]} atoms after frames of {self.n_atoms}"
+                    raise self.damaged(what, np.array([row]))
+                self.n_atoms = numbers[ATOMS]
+                found[row] = numbers[X] > 0, numbers[F] > 0
+                end = offset + HEADER.size + 2 * _precision(numbers) + sum(numbers[:ATOMS])
         if end != length:
             rule = f"the last whole frame ends at byte {end}" if end < length else f"{end} needed"
             raise DataError(

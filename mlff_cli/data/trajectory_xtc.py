@@ -39,7 +39,7 @@ class XTCTrajectory(TrajectoryReader):
             self._file = XTCTrajectoryFile(str(path))
             self.n_frames = len(self._file)
             offsets = np.asarray(self._file.offsets, dtype="int64")
-        except DAMAGE as error:
+        except (*DAMAGE, AssertionError) as error:  # of mdtraj, for few atoms
             raise self.damaged(error) from error
         try:
             if not self.n_frames:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,3 +319,66 @@ def test_the_molecule_is_a_molecule() -> None:
     distance = np.linalg.norm(X0[:, None] - X0[None], axis=-1) + np.eye(N) * 9
     assert ((distance.min(axis=1) > 0.9) & (distance.min(axis=1) < 1.6)).all()
     assert (Z == 1).sum() == 12
+
+
+def test_few_atoms_are_not_rounded_in_xtc(tmp_path: Path) -> None:
+    """GROMACS stores up to nine atoms as floats; the end of the file is found there too."""
+    path = write_xtc(tmp_path / "a.xtc", X[:, :5])
+    with open_trajectory(path) as trajectory:
+        assert trajectory.precision == 0.0
+        found = trajectory.read(np.arange(24)).positions
+        np.testing.assert_allclose(found, X[:, :5], rtol=1e-6)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match="damaged|cut short"):
+        open_trajectory(path)
+
+
+def test_trr_of_double_precision(tmp_path: Path) -> None:
+    """Twice the bytes, in header and frames: written here by the format's definition."""
+    box = np.eye(3) * EDGE / 10
+    with (tmp_path / "a.trr").open("wb") as out:
+        for i, x in enumerate(X):
+            sizes = [0, 0, 72, 0, 0, 0, 0, 24 * N, 24 * N, 24 * N, N, i, 0]
+            out.write(struct.pack(">iii12s13idd", 1993, 13, 12, b"GMX_trn_file", *sizes, i, 0.0))
+            for values in (box, x / 10, np.zeros_like(x), F[i] * 41.84):
+                out.write(np.asarray(values, ">f8").tobytes())
+    with open_trajectory(tmp_path / "a.trr") as trajectory:
+        found = trajectory.read(np.arange(24), forces=True)
+        np.testing.assert_allclose(found.positions, X, atol=1e-5)
+        np.testing.assert_allclose(found.forces, F, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(found.time, np.arange(24.0))
+
+
+def written(name: str, folder: Path, n: int) -> Path:
+    """A file of n times the frames."""
+    folder.mkdir()
+    x, f = np.tile(X, (n, 1, 1)), np.tile(F, (n, 1, 1))
+    if name == "compressed":
+        np.savez_compressed(folder / "a.npz", R=x, F=f, Z=Z)
+        return folder / "a.npz"
+    if name == "mdcath":
+        return write_mdcath(folder / "a.h5", x, f, {"320": 1})
+    if name in ("npz", "trr"):
+        return {"npz": write_npz, "trr": write_trr}[name](folder / f"a.{name}", x, f)
+    return {"dcd": write_dcd, "xtc": write_xtc}[name](folder / f"a.{name}", x)
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "compressed"])
+def test_memory_does_not_grow_with_the_frames(name: str, tmp_path: Path) -> None:
+    """Peak memory of a pass over four times the frames, in pieces of 50, stays what it was."""
+
+    def peak(n: int) -> int:
+        path = written(name, tmp_path / str(n), n)
+        tracemalloc.start()
+        with open_trajectory(path) as trajectory:
+            for start in range(0, trajectory.n_frames, 50):
+                rows = np.arange(start, min(start + 50, trajectory.n_frames))
+                trajectory.read(rows, forces=trajectory.has_forces)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(1)  # imports
+    n = 400 if name == "compressed" else 25  # enough to fill the buffer that copies megabytes
+    few, many = peak(n), peak(4 * n)
+    assert many < few + 100_000, (few, many)  # the frames are at least 475 kB more
