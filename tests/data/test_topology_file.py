@@ -16,7 +16,15 @@ from mlff_cli.data.topology_file import (
     read_topology,
     topology_from_pdb,
 )
-from tests.data.trajectory_cases import X0, Z, pdb_text, rows_of_the_molecule, topology, write_pdb
+from tests.data.trajectory_cases import (
+    X0,
+    Z,
+    pdb_text,
+    psf_text,
+    rows_of_the_molecule,
+    topology,
+    write_pdb,
+)
 
 
 def test_standard_residues_need_no_help(tmp_path: Path) -> None:
@@ -67,11 +75,16 @@ def test_an_atom_far_from_its_residue_is_said(tmp_path: Path) -> None:
 
 def test_other_formats_have_the_same_atoms_and_bonds(tmp_path: Path) -> None:
     frame = mdtraj.Trajectory(X0[None] / 10, topology())
-    for name in ("a.gro", "a.cif"):
-        frame.save(str(tmp_path / name))
+    for name in ("a.gro", "a.cif", "a.psf"):
+        if name == "a.psf":
+            (tmp_path / name).write_text(psf_text())
+        else:
+            frame.save(str(tmp_path / name))
         found = read_topology(tmp_path / name)
         np.testing.assert_array_equal(bonded_pairs(found.topology), bonded_pairs(topology()))
         np.testing.assert_array_equal(atomic_numbers(found.topology), Z)
+        assert (found.positions is None) == (name == "a.psf")
+        assert not found.notes
 
 
 # mdtraj leaves the file open when its parser fails

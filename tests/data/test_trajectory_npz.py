@@ -19,7 +19,9 @@ X, F = frames(12)
 
 def test_a_round_trip_loses_nothing(tmp_path: Path) -> None:
     box = np.tile(np.eye(3) * 25.0, (12, 1, 1))
-    made = Frames(np.arange(12), X, F, box, np.full(12, 310.0), np.linspace(-3, 4, 12), np.arange(12.0)*5)
+    made = Frames(
+        np.arange(12), X, F, box, np.full(12, 310.0), np.linspace(-3, 4, 12), np.arange(12.0) * 5
+    )
     pieces = [
         Frames(*(np.array_split(getattr(made, name), 3)[k] for name in made.__dataclass_fields__))
         for k in range(3)

@@ -9,6 +9,8 @@ import h5py
 import mdtraj
 import numpy as np
 
+from mlff_cli.data.h5md_writer import write_h5md
+
 ATOMS = """\
 ACE 1 CH3 C -3.662  0.349  0.134
 ACE 1 H1  H -4.405 -0.024 -0.576
@@ -110,7 +112,7 @@ def write_dcd(path: Path, x: np.ndarray) -> Path:
 def write_mdcath(
     path: Path, x: np.ndarray, f: np.ndarray | None, temperatures: dict[str, int]
 ) -> Path:
-    """mdCATH's layout: frames dealt out evenly to temperatures and their replicas."""
+    """MdCATH's layout: frames dealt out evenly to temperatures and their replicas."""
     n = len(x) // sum(temperatures.values())
     start = 0
     with h5py.File(path, "w", libver="latest") as file:
@@ -132,6 +134,34 @@ def write_mdcath(
                 group["dssp"] = np.full((n, 3), b"C")
                 start += n
     return path
+
+
+def write_h5md_file(path: Path, x: np.ndarray, f: np.ndarray) -> Path:
+    """H5MD through its own writer, in nm and kJ mol-1 nm-1."""
+    piece = {
+        "step": np.arange(len(x)),
+        "time": np.arange(len(x)) * 0.5,
+        "position": x.astype("float64") / 10,
+        "force": f.astype("float64") * 41.84,
+        "edges": np.tile(np.eye(3) * EDGE / 10, (len(x), 1, 1)),
+    }
+    names = ("position", "force", "edges")
+    attrs = {"topology_pdb": pdb_text()}
+    write_h5md(path, names, len(x), Z, [piece], attrs=attrs, dtype="float64")
+    return path
+
+
+def psf_text() -> str:
+    """The molecule as CHARMM's PSF: atoms and bonds, no coordinates."""
+    masses = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999}
+    lines = ["PSF", "", "       1 !NTITLE", " REMARKS test", "", f"{N:8d} !NATOM"]
+    for i, (residue, number, name, element, *_) in enumerate(_ROWS, start=1):
+        atom = f"{i:8d} A    {number:<4s} {residue:<4s} {name:<4s} {element:<4s}"
+        lines.append(f"{atom} {0.0:10.6f}    {masses[element]:10.4f}           0")
+    bonds = [a.index + 1 for pair in topology().bonds for a in pair]
+    lines += ["", f"{len(bonds) // 2:8d} !NBOND: bonds"]
+    lines += ["".join(f"{i:8d}" for i in bonds[k : k + 8]) for k in range(0, len(bonds), 8)]
+    return "\n".join([*lines, "", ""])
 
 
 def topology() -> mdtraj.Topology:
