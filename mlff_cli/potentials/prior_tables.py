@@ -65,7 +65,7 @@ class FormTable(nn.Module):
         self.entries = tuple(entries)
         first = entries[0].parameters
         self.form = first.form
-        trained, fixed, self._energy = _FORMS[first.form]
+        trained, fixed, _ = _FORMS[first.form]
         self.trained = tuple(n for n in trained if getattr(first, n) is not None)
         for name in self.trained:
             self.register_parameter(name, nn.Parameter(self._column(name)))
@@ -106,7 +106,7 @@ class FormTable(nn.Module):
             (..., t) in kcal/mol.
         """
         p = {name: self.get(name) for name in (*self.trained, *self._fixed)}
-        energy = self._energy(q, rows, p)
+        energy = _FORMS[self.form][2](q, rows, p)
         if not self.walled:
             return energy
         k, low, high = (self.get(f"wall_{n}")[rows] for n in ("k", "low", "high"))

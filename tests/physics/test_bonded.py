@@ -125,6 +125,14 @@ def test_the_angle_keeps_its_precision_where_it_is_straight():
         assert math.pi - bonded.angle(a, b, c).item() == pytest.approx(math.atan(s), rel=1e-9)
 
 
+def test_where_there_is_no_direction_the_documented_values_stand():
+    a, b, d = double([1.0, 2.0, 3.0]), double([2.0, 0.0, 3.0]), double([0.0, 1.0, 4.0])
+    assert bonded.angle(a, a, b).item() == pytest.approx(math.pi / 2)
+    assert bonded.angle(b, a, a).item() == pytest.approx(math.pi / 2)
+    assert [v.item() for v in bonded.dihedral(a, b, 2 * b - a, d)][:2] == [0.0, 0.0]
+    assert bonded.distance(a, a + 1e-7).item() == 0.0
+
+
 def test_harmonic():
     assert bonded.harmonic(double(4.0), double(10.0), double(3.8)).item() == pytest.approx(0.2)
 

@@ -1,7 +1,9 @@
 """The prior's laws: forces are gradients, invariances, batches, and no NaN anywhere."""
 
+import copy
 import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -419,6 +421,18 @@ def test_a_state_dict_carries_the_parameters():
     other.load_state_dict(one.state_dict())
     assert other(chain(N), bound).item() == one(chain(N), bound).item()
     assert other.updated() == one.updated() != PARAMETRIC
+
+
+def test_copies_are_alike_and_apart(case):
+    prior, bound = case
+    for other in (copy.deepcopy(prior), pickle.loads(pickle.dumps(prior))):
+        before = prior(chain(N), bound).item()
+        assert other(chain(N), bound).item() == before
+        with torch.no_grad():
+            for p in other.parameters():
+                p.add_(0.1)
+        assert other(chain(N), bound).item() != before
+        assert prior(chain(N), bound).item() == before
 
 
 def test_pairs_of_other_chains_repel():
