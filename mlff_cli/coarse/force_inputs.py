@@ -1,0 +1,136 @@
+"""What is settled before any force is read: that the trajectories fit, and what is rigid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlff_cli.coarse.constraints import detect_constraints
+from mlff_cli.coarse.rigid_groups import (
+    RigidGroups,
+    auto_groups,
+    listed_groups,
+    no_groups,
+    topology_groups,
+)
+from mlff_cli.core.errors import DataError
+from mlff_cli.data.cg_npz import BeadMolecule
+from mlff_cli.data.constraint_file import read_constraints
+from mlff_cli.data.force_rows import Rows, read_frames
+from mlff_cli.data.force_sources import ForceSources
+
+LOOKED_AT = 100  # frames, far apart, in which rigid distances are looked for
+
+
+def check_trajectories(beads: BeadMolecule, rows: Rows, sources: ForceSources) -> int:
+    """Refuse trajectories that lack forces, or the atoms or frames that were mapped.
+
+    Args:
+        beads: the molecule.
+        rows: its frames.
+        sources: the trajectories.
+
+    Returns:
+        Atoms of the largest of its trajectories.
+
+    Raises:
+        DataError: see above; names the file.
+    """
+    last = int(beads.atom_index.max(initial=-1))
+    sizes = [0]
+    for source in np.unique(rows.source).tolist():
+        trajectory = sources[source]
+        where = str(trajectory.path)
+        if not trajectory.has_forces:
+            raise DataError(
+                f"the trajectory ({trajectory.format}) has no forces",
+                where=where,
+                remedy="write forces with the simulation, or use a format that has them",
+            )
+        if last >= trajectory.n_atoms:
+            raise DataError(
+                f"{beads.name} was mapped from atoms up to {last}, the trajectory has "
+                f"{trajectory.n_atoms}",
+                where=where,
+                remedy="run `mlff cg-map` again with the topology of this trajectory",
+            )
+        beyond = int(rows.frame[rows.source == source].max())
+        if beyond >= trajectory.n_frames:
+            raise DataError(
+                f"frame {beyond} was mapped, the trajectory has {trajectory.n_frames}",
+                where=where,
+                remedy="run `mlff cg-map` again",
+            )
+        sizes.append(trajectory.n_atoms)
+    return max(sizes)
+
+
+def find_rigid(
+    choice: str,
+    beads: BeadMolecule,
+    rows: Rows,
+    sources: ForceSources,
+    n_atoms: int,
+    names: Sequence[str],
+) -> RigidGroups:
+    """Rigid groups of a molecule, as `--constraints` says.
+
+    Args:
+        choice: "auto", "topology", "none" or a file.
+        beads: the molecule.
+        rows: its frames.
+        sources: the trajectories.
+        n_atoms: atoms of its trajectories.
+        names: of all molecules of the set, for a file.
+
+    Raises:
+        DataError: the file or a trajectory is damaged.
+    """
+    if choice == "none":
+        return no_groups(beads.n_atoms)
+    if choice == "topology":
+        return topology_groups(beads.elements, beads.atom_bonds)
+    if choice != "auto":
+        listed = read_constraints(choice, dict.fromkeys(names, n_atoms))[beads.name]
+        return listed_groups(beads.n_atoms, _of_molecule(listed, beads, n_atoms, choice), choice)
+    ordered = rows.select(rows.order)
+    n = len(ordered.rows)
+    places = np.linspace(0, n - 1, min(n, LOOKED_AT)).round().astype(int)
+    some = ordered.select(np.unique(places))
+    positions, boxes = [], []
+    recorded, precision = [], 0.0
+    for source in np.unique(some.source).tolist():
+        trajectory = sources[source]
+        precision = max(precision, trajectory.precision)
+        if "constraints" in trajectory.facts:
+            recorded.append(str(trajectory.facts["constraints"]))
+        frames = some.frame[some.source == source]
+        for block in read_frames(trajectory, frames, beads.atom_index, positions=True):
+            assert block.positions is not None
+            positions.append(block.positions)
+            if block.box is not None:
+                boxes.append(block.box)
+    detected = detect_constraints(
+        *(np.concatenate(positions), beads.elements, beads.atom_bonds),
+        box=np.concatenate(boxes) if len(boxes) == len(positions) else None,
+        precision=precision,
+    )
+    return auto_groups(beads.elements, beads.atom_bonds, detected, recorded)
+
+
+def _of_molecule(pairs: np.ndarray, beads: BeadMolecule, n_atoms: int, file: str) -> np.ndarray:
+    """Pairs of a trajectory's atoms as pairs of the molecule's; solvent's are left out."""
+    place = np.full(n_atoms, -1)
+    place[beads.atom_index] = np.arange(beads.n_atoms)
+    inside: np.ndarray = place[pairs]  # [pair, end]
+    torn = np.flatnonzero((inside < 0).sum(axis=1) == 1)
+    if len(torn):
+        raise DataError(
+            f"atoms {pairs[torn[0], 0]} and {pairs[torn[0], 1]} are constrained, but only one of "
+            f"them belongs to {beads.name}",
+            where=file,
+            remedy="count atoms from 0, in the order of the topology",
+        )
+    found: np.ndarray = inside[(inside >= 0).all(axis=1)]
+    return found
