@@ -46,6 +46,7 @@ READERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "xtc": ("mlff_cli.data.trajectory_xtc", "XTCTrajectory"),
     }
 )
+BEADS = frozenset({"species.npy", "mapping.npy", "mapping_0.npy"})
 TRR_MAGIC, XTC_MAGICS = 1993, (1995, 2023)  # 2023: GROMACS for more than 2^28 atoms
 
 
@@ -142,10 +143,11 @@ def _npz_format(path: Path) -> str | None:
     """Trajectories are all archives of arrays that hold no beads (species, a mapping)."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {n.removesuffix(".npy") for n in archive.namelist()}
+            names = set(archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
         return "npz" if path.suffix == ".npz" else None  # its reader says what is wrong
-    return None if names & {"species", "mapping", "mapping_0"} else "npz"
+    arrays = all(name.endswith(".npy") for name in names)  # torch's archives are zip files too
+    return "npz" if arrays and not names & BEADS else None
 
 
 def _hdf5_format(path: Path) -> str | None:

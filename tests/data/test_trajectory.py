@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,6 +196,9 @@ def test_what_is_no_trajectory(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "grouped.h5", "w") as file:
         file.create_dataset("003/coord", data=np.zeros((1, 3, 3)))
     assert trajectory_format(tmp_path / "grouped.h5") is None
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", b"")
+    assert trajectory_format(tmp_path / "model.pt") is None
 
 
 def test_trr_frames_without_forces(tmp_path: Path) -> None:
