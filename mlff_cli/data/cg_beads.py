@@ -82,6 +82,26 @@ class BeadMolecule:
         return len(self.elements)
 
 
+def plain_chain(name: str, species: np.ndarray) -> BeadMolecule:
+    """A molecule of which only species are known, taken as one chain of one bead per residue.
+
+    Args:
+        name: what to call it.
+        species: (n,) of its beads along the chain.
+    """
+    n = len(species)
+    k = np.arange(n, dtype=np.int32)
+    return BeadMolecule(
+        name=name,
+        species=species.astype(np.int32),
+        residue=k + 1,
+        residue_name=np.full(n, "", "<U1"),
+        bead_name=np.full(n, "", "<U1"),
+        chain=np.zeros(n, np.int32),
+        bonds=np.stack([k[:-1], k[1:]], axis=1),
+    )
+
+
 @dataclass(frozen=True)
 class CGBlock:
     """Some frames of one molecule, real beads only.
