@@ -45,6 +45,11 @@ from mlff_cli.core.artifacts import storage_error, write_text
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.prior_forms import STRICT, Form, Wall
 
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # PyYAML without libyaml
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 FORMAT, VERSION = "mlff-prior", 1
 UNITS = {"energy": "kcal/mol", "length": "angstrom", "angle": "radian"}
 ANY = "*"
@@ -172,7 +177,7 @@ def read_prior(path: Path | str) -> PriorFile:
     except UnicodeDecodeError as error:
         raise DataError("not a text file", where=str(path), remedy=_REMEDY) from error
     try:
-        values = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -236,6 +241,21 @@ def prior_from_plain(values: Any, where: str = "prior", text: str | None = None)
         return TypeAdapter(PriorFile).validate_python(body)
     except ValidationError as error:
         raise _explain(error, body, where, text) from None
+
+
+class _Loader(SafeLoader):
+    """YAML lets the last of two equal keys win in silence; here they are refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
+                )
+            seen.add(key.value)
+        values: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return values
 
 
 def _without_none(values: Any) -> Any:
@@ -310,7 +330,7 @@ def _explain(error: ValidationError, values: Any, where: str, text: str | None) 
 
 def _line(text: str, path: Sequence[str | int]) -> int | None:
     """Line on which a key stands, or its nearest parent."""
-    node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    node = yaml.compose(text, Loader=_Loader)
     line: int | None = None
     for part in path:
         if isinstance(node, yaml.MappingNode):

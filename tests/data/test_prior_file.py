@@ -5,7 +5,7 @@ from subprocess import run
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlff_cli.core.errors import DataError, StorageError, UsageError
@@ -30,6 +30,7 @@ from mlff_cli.data.prior_forms import (
     Wall,
 )
 
+few = settings(max_examples=30)
 SPRING = "{form: harmonic, k: 120.0, r0: 3.8}"
 SPECIES = ("ALA", "GLY", "NO")
 number = st.floats(-1e6, 1e6)
@@ -107,6 +108,7 @@ def simple(**changes):
     return PriorFile(**{**values, **changes})
 
 
+@few
 @given(priors())
 def test_plain_values_give_the_same_prior(prior):
     plain = prior_to_plain(prior)
@@ -114,6 +116,7 @@ def test_plain_values_give_the_same_prior(prior):
     assert plain["units"] == UNITS
 
 
+@few
 @given(prior=priors())
 def test_a_file_gives_the_same_prior_and_the_same_bytes(tmp_path_factory, prior):
     folder = tmp_path_factory.mktemp("prior")
@@ -157,6 +160,7 @@ def test_of_two_that_name_as_many_the_first_counts():
     assert angles((ANY, "GLY", ANY), ("ALA", ANY, ANY)).find(("NO", "GLY", "ALA")) == 0
 
 
+@few
 @given(prior=priors(), data=st.data())
 def test_a_term_read_backwards_is_the_same(prior, data):
     for name, term in prior.terms.items():
@@ -191,6 +195,7 @@ def test_a_term_read_backwards_is_the_same(prior, data):
         ("version: 1", "version: 2", None, "version 1"),
         ("format: mlff-prior", "format: other", None, "not a prior file"),
         ("damping: 0.2", "damping: [", 11, "not YAML"),
+        ("  repulsion:", "  bond:", 18, "the key 'bond' occurs twice"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_with_its_line(tmp_path, old, new, line, message):
