@@ -61,7 +61,8 @@ def read_topology(path: Path | str) -> TopologyFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise StorageError("the file does not exist", where=str(path), remedy="check the path")
+        what = "the file does not exist" if not path.exists() else "a topology must be a file"
+        raise StorageError(what, where=str(path), remedy="check the path")
     positions: np.ndarray | None = None
     try:
         with warnings.catch_warnings():  # of odd unit cells, which are not used
@@ -73,8 +74,9 @@ def read_topology(path: Path | str) -> TopologyFile:
                 frame = mdtraj.load(str(path)) if whole else mdtraj.load_frame(str(path), 0)
                 topology, positions = frame.topology, frame.xyz[0] * NM
     except Exception as error:  # mdtraj's parsers raise whatever they meet
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"mdtraj cannot read a topology here: {str(error) or type(error).__name__}",
+            f"mdtraj cannot read a topology here: {reason[:200]}",
             where=str(path),
             remedy="give a PDB, mmCIF, GRO, prmtop, PSF or MOL2 file of the same atoms",
         ) from error

@@ -36,6 +36,8 @@ class DCDTrajectory(TrajectoryReader):
         self._triclinic = require("MDAnalysis.lib.mdamath", "coarse").triclinic_vectors
         self._check_length()
         try:
+            with library.DCDFile(str(path)):  # fails more quietly than the reader below
+                pass
             with warnings.catch_warnings():  # it will copy less in its next version
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._file = library.DCDReader(str(path))

@@ -71,6 +71,10 @@ def run(
         from mlff_cli.data.trajectory_conversion import convert_trajectories
 
         return convert_trajectories(inputs, output, options.top, reporter, **how)
+    if kind == "coarse-grained sets":
+        from mlff_cli.data.cg_combine import combine
+
+        return combine(inputs, output, reporter, **how)
     from mlff_cli.data.molecule_conversion import convert_molecules
 
     return convert_molecules(inputs, output, options.level_of_theory, reporter, **how)
@@ -80,7 +84,7 @@ def _kind(path: Path) -> str:
     """What a file holds, by its content."""
     if trajectory_format(path) is not None:
         return "trajectories"
-    return "molecules"
+    return "coarse-grained sets" if path.suffix.lower() == ".npz" else "molecules"
 
 
 def _check_options(kind: str, options: Options) -> None:

@@ -150,6 +150,19 @@ def test_a_cut_file_is_refused_when_it_is_opened(
     assert sorted(os.listdir(tmp_path)) == [cut.name]
 
 
+@pytest.mark.parametrize("name", ["trr", "xtc", "dcd"])
+def test_nonsense_inside_is_refused(files: dict[str, Path], name: str, tmp_path: Path) -> None:
+    """In the middle of the file, where lengths and marks of frames are overwritten."""
+    raw = bytearray(files[name].read_bytes())
+    size = len(raw) // 24  # of a frame, about
+    raw[11 * size : 12 * size + 200] = b"\xff" * (size + 200)
+    damaged = tmp_path / files[name].name
+    damaged.write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        open_trajectory(damaged).read(np.arange(24))
+    assert caught.value.remedy
+
+
 @pytest.mark.parametrize("name", ["npz", "trr", "dcd", "mdcath"])
 def test_a_frame_that_is_not_finite_is_named(name: str, tmp_path: Path) -> None:
     x, f = X.copy(), F.copy()

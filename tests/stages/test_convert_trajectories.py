@@ -12,9 +12,11 @@ import pytest
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter
 from mlff_cli.core.units import KCAL_MOL
+from mlff_cli.data.cg_npz import CGSet
 from mlff_cli.data.topology_file import bonded_pairs
 from mlff_cli.data.trajectory import open_trajectory
 from mlff_cli.stages.convert import Options, run
+from tests.data.cg_sets import seed_set
 from tests.data.trajectory_cases import (
     EDGE,
     Z,
@@ -139,6 +141,21 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, top: Path) -> None:
     assert summary.data["frames"] == 12
     assert "would convert" in summary.lines[0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.trr", "top.pdb"]
+
+
+def test_coarse_grained_sets_are_joined(tmp_path: Path) -> None:
+    """Sets of beads go their own way, by content."""
+    a, b = tmp_path / "a.npz", tmp_path / "b.npz"
+    seed_set(a, [4, 4, 4])
+    seed_set(b, [6, 6], seed=1)
+    summary = run([a, b], tmp_path / "all.npz", Options())
+    assert (summary.data["frames"], summary.data["molecules"]) == (5, 2)
+    with CGSet(tmp_path / "all.npz") as joined:
+        assert joined.n_frames == 5
+    with pytest.raises(UsageError, match="one kind"):
+        run([a, write_npz(tmp_path / "t.npz", X, F)], tmp_path / "all.npz", Options(force=True))
+    with pytest.raises(UsageError, match="--top"):
+        run([a], tmp_path / "c.npz", Options(top=tmp_path / "top.pdb"))
 
 
 class TestRefusals:
