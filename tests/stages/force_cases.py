@@ -18,7 +18,7 @@ TEMPERATURE = 300.0
 
 
 def molecule(name: str = "chain", n: int = N_RESIDUES) -> BeadMolecule:
-    """n residues of C(H)(H)-N; beads at C."""
+    """A chain of n residues C(H)(H)-N; beads at C."""
     N = 4 * n
     mapping = np.zeros((n, N))
     mapping[np.arange(n), 4 * np.arange(n)] = 1.0

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mlff_cli.coarse.force_map import GAS_CONSTANT
+from mlff_cli.coarse.noise import frame_noise
 from mlff_cli.core.reporting import NullReporter, Summary
 from mlff_cli.data.cg_npz import CGSet
 from mlff_cli.stages.project_forces import Options, run
@@ -231,3 +235,196 @@ def test_several_molecules_have_maps_of_their_own(tmp_path: Path) -> None:
             for report, i in ((found.report, k), (alone[k].report, 0))
         )
         assert ours["held_out"] == pytest.approx(theirs["held_out"], rel=1e-12)
+
+
+def test_noise_moves_beads_and_forces_as_the_formula_says(tmp_path: Path) -> None:
+    """R = M r + sigma eps, F = W f + (W M^T - 1) kT eps / sigma, with W M^T other than 1."""
+    case = cases.case(tmp_path)
+    sigma = 0.2
+    found, _, _ = project(case, noise=sigma, seed=9)
+    W, M = found.maps[0], found.mappings[0]
+    excess = W @ M.T - np.eye(len(W))
+    eps = frame_noise(9, 0, np.arange(240), len(W))
+    file = np.load(case[0][0])
+    r, f = file["R"].astype(float), file["F"].astype(float)
+    kT = GAS_CONSTANT * cases.TEMPERATURE
+    F = np.einsum("ij,tjc->tic", W, f) + np.einsum("ij,tjc->tic", excess, eps) * kT / sigma
+    np.testing.assert_allclose(found.R, np.einsum("ij,tjc->tic", M, r) + sigma * eps, atol=1e-5)
+    np.testing.assert_allclose(found.F, F, atol=1e-4)
+    molecule = found.report["molecules"][0]
+    assert molecule["noise"] == {"sigma": sigma, "temperature": cases.TEMPERATURE}
+    assert molecule["consistency"] == pytest.approx(np.abs(excess).max())
+    assert molecule["consistency"] > 1e-3
+    scores = molecule["mean_square_force"]
+    assert set(scores) == {"basic", "optimal", "noise"}
+    assert scores["noise"]["training"] < scores["optimal"]["training"]
+    mean = 0.8 * scores["noise"]["training"] + 0.2 * scores["noise"]["held_out"]
+    assert np.mean(found.F.astype(float) ** 2) == pytest.approx(mean, rel=0.05)
+
+
+def test_noise_on_the_basic_map_leaves_its_forces(tmp_path: Path) -> None:
+    case = cases.case(tmp_path)
+    plain, _, _ = project(case, "a.npz", method="basic")
+    noisy, _, _ = project(case, "b.npz", method="basic", noise=0.1)
+    np.testing.assert_allclose(noisy.F, plain.F, atol=1e-4)
+    assert np.std(noisy.R - plain.R) == pytest.approx(0.1, rel=0.05)
+
+
+def test_the_basic_map_does_without_the_optimal_one(tmp_path: Path) -> None:
+    """Too few frames for an optimal map are enough for sums."""
+    found, _, _ = project(cases.case(tmp_path, (2,)), method="basic")
+    assert set(found.report["molecules"][0]["mean_square_force"]) == {"basic"}
+    assert found.report["molecules"][0]["condition"] is None
+
+
+def test_no_holdout_is_said_by_null(tmp_path: Path) -> None:
+    found, summary, _ = project(cases.case(tmp_path), holdout=0.0)
+    molecule = found.report["molecules"][0]
+    assert molecule["frames"]["held_out"] == 0
+    assert molecule["mean_square_force"]["optimal"]["held_out"] is None
+    assert summary.tables[1].rows[1][3] == "-"
+
+
+def test_cross_validation_is_told(tmp_path: Path) -> None:
+    found, _, _ = project(cases.case(tmp_path, (60,)), l2="cv")
+    molecule = found.report["molecules"][0]
+    told = molecule["cross_validation"]
+    at = int(np.nanargmin(np.array(told["held_out"], float)))
+    assert molecule["l2"] == told["grid"][at]
+    n = molecule["frames"]["training"]
+    assert molecule["l2_of_aggforce"] == pytest.approx(3 * n * molecule["l2"])
+
+
+def test_a_map_that_fits_noise_is_said_to(tmp_path: Path) -> None:
+    """White forces: sums over groups are best, and ten frames mislead."""
+    beads = cases.molecule()
+    x, _ = cases.dynamics(10)
+    f = np.random.default_rng(0).normal(0.0, 10.0, x.shape)
+    path = cases.trajectory(tmp_path / "t.npz", x, f)
+    sources = [cases.source(path, 10)]
+    mapped = cases.mapped(
+        tmp_path / "m.npz", [beads], sources, [cases.block(beads, x, np.arange(10))]
+    )
+    _, _, warnings = project(([path], mapped), constraints="topology")
+    assert any("--l2 cv, or more frames" in text for text in warnings)
+
+
+CONSTRAINTS = [
+    ("none", 0, 0),
+    ("topology", 4, 12),
+    ("auto", 4, 12),
+]
+
+
+@pytest.mark.parametrize(("choice", "groups", "atoms"), CONSTRAINTS)
+def test_constraints(tmp_path: Path, choice: str, groups: int, atoms: int) -> None:
+    found, _, _ = project(cases.case(tmp_path), constraints=choice)
+    told = found.report["molecules"][0]["constraints"]
+    assert (told["groups"], told["atoms"]) == (groups, atoms)
+
+
+def test_flexible_bonds_are_no_constraints(tmp_path: Path) -> None:
+    found, _, _ = project(cases.case(tmp_path, rigid=False))
+    assert found.report["molecules"][0]["constraints"]["groups"] == 0
+
+
+def test_constraints_of_a_file(tmp_path: Path) -> None:
+    case = cases.case(tmp_path)
+    file = tmp_path / "rigid.txt"
+    file.write_text("# pairs\n0 1\n1 2\n")
+    found, _, _ = project(case, constraints=str(file))
+    told = found.report["molecules"][0]["constraints"]
+    assert (told["groups"], told["atoms"], told["from_topology"]) == (1, 3, None)
+    assert np.ptp(found.maps[0][:, :3], axis=1).max() == 0.0
+    assert str(file) in found.metadata["provenance"]["inputs"]
+
+
+def test_what_a_trajectory_records_is_believed_and_contradictions_are_told(tmp_path: Path) -> None:
+    beads = cases.molecule()
+    x, f = cases.dynamics(80, rigid=False)
+    record = np.array(json.dumps({"constraints": "hbonds"}))
+    path = cases.trajectory(tmp_path / "t.npz", x, f, metadata=record)
+    every = cases.block(beads, x, np.arange(80))
+    mapped = cases.mapped(tmp_path / "m.npz", [beads], [cases.source(path, 80)], [every])
+    found, _, warnings = project(([path], mapped))
+    assert found.report["molecules"][0]["constraints"]["groups"] == 4
+    assert any("records constrained bonds to hydrogen" in text for text in warnings)
+
+
+def test_solvent_in_the_trajectory_is_left_out(tmp_path: Path) -> None:
+    """Atoms of the molecule stand anywhere in the trajectory; files of constraints count those."""
+    beads = cases.molecule()
+    x, f = cases.dynamics(80)
+    rng = np.random.default_rng(0)
+    places = np.sort(rng.choice(25, cases.N_ATOMS, replace=False))
+    wide_x, wide_f = rng.normal(0.0, 50.0, (2, 80, 25, 3))
+    wide_x[:, places], wide_f[:, places] = x, f
+    path = tmp_path / "t.npz"
+    np.savez(path, R=wide_x.astype("float32"), F=wide_f.astype("float32"))
+    some = dataclasses.replace(beads, atom_index=places.astype(np.int32))
+    every = cases.block(beads, x, np.arange(80))
+    mapped = cases.mapped(tmp_path / "m.npz", [some], [cases.source(path, 80)], [every])
+    found, _, _ = project(([path], mapped), "wide.npz")
+    folder = tmp_path / "narrow"
+    folder.mkdir()
+    alone = cases.trajectory(folder / "t.npz", x, f)
+    narrow = cases.mapped(folder / "m.npz", [beads], [cases.source(alone, 80)], [every])
+    plain, _, _ = project(([alone], narrow))
+    np.testing.assert_allclose(found.maps[0], plain.maps[0], atol=1e-12)
+    file = tmp_path / "c.txt"
+    outside = np.setdiff1d(np.arange(25), places)
+    file.write_text(f"{places[0]} {places[1]}\n{outside[0]} {outside[1]}\n")
+    listed, _, _ = project(([path], mapped), "listed.npz", constraints=str(file))
+    assert listed.report["molecules"][0]["constraints"]["groups"] == 1
+    assert np.ptp(listed.maps[0][:, :2], axis=1).max() == 0.0
+
+
+def test_forces_in_other_units_are_the_same_forces(tmp_path: Path) -> None:
+    beads = cases.molecule()
+    x, f = cases.dynamics(100)
+    every = cases.block(beads, x, np.arange(100))
+    found = []
+    for name, units, size in (
+        ("a", {"R": "angstrom", "F": "kcal/mol/angstrom"}, 1.0),
+        ("b", {"R": "angstrom", "F": "kJ/mol/nm"}, 41.84),
+    ):
+        record = np.array(json.dumps({"units": units}))
+        path = cases.trajectory(tmp_path / f"{name}.npz", x, f * size, metadata=record)
+        sources = [cases.source(path, 100)]
+        mapped = cases.mapped(tmp_path / f"m{name}.npz", [beads], sources, [every])
+        found.append(project(([path], mapped), f"cg{name}.npz")[0].F)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-3)
+
+
+def test_metadata_carries_everything_on(tmp_path: Path) -> None:
+    case = cases.case(tmp_path)
+    found, _, _ = project(case, seed=4)
+    with CGSet(tmp_path / "cg.npz") as cg, CGSet(case[1]) as before:
+        assert cg.metadata["mapping"] == "ca"
+        assert cg.sources == before.sources
+        assert cg.species_table == before.species_table
+        for name in ("source", "frame", "temperature", "molecule"):
+            np.testing.assert_array_equal(cg.per_frame(name), before.per_frame(name))
+    record = found.metadata["provenance"]
+    assert record["seed"] == 4
+    assert set(record["inputs"]) == {str(case[0][0]), str(case[1])}
+    assert record["command"].startswith("mlff project-forces")
+
+
+def test_a_dry_run_says_what_and_writes_nothing(tmp_path: Path) -> None:
+    case = cases.case(tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    summary = run(*case, tmp_path / "cg.npz", Options(dry_run=True))
+    assert "192 frames to fit on and 48 held out, of 1 trajectory" in summary.lines[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_torch_is_not_imported(tmp_path: Path) -> None:
+    case = cases.case(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from mlff_cli.stages.project_forces import *;"
+        f"run([Path({str(case[0][0])!r})], Path({str(case[1])!r}),"
+        f" Path({str(tmp_path / 'cg.npz')!r})); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "cg.npz").exists()
