@@ -31,11 +31,14 @@ def digests(trajectories: Sequence[Path | str]) -> dict[str, str]:
     """SHA-256 of every trajectory as a set's `sources` write it; a file is read once.
 
     Raises:
+        UsageError: a path is given twice.
         StorageError: a file does not exist or cannot be read.
     """
     files: dict[Path, str] = {}
-    found = {}
+    found: dict[str, str] = {}
     for path in trajectories:
+        if str(path) in found:
+            raise UsageError(f"{path} is given twice", remedy="give each trajectory once")
         file, selection = split_selection(path)
         if file not in files:
             files[file] = sha256(file)
