@@ -21,6 +21,7 @@ from mlff_cli.data.topology_file import atomic_numbers
 from mlff_cli.stages import cg_map
 from mlff_cli.stages.cg_map import Options, run
 from tests.coarse.peptides import Peptide, peptide
+from tests.dask_commands import DaskCommands
 
 SEQUENCE = ("ALA", "GLY", "HIS", "ASP", "LYS", "PRO")
 
@@ -137,6 +138,42 @@ def test_workers_write_the_same_bytes(
         run(pdb, [tmp_path / "t.h5"], tmp_path / "out.npz", options)
         written.append((tmp_path / "out.npz").read_bytes())
     assert written[0] == written[1]
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_writes_the_same_bytes(
+    tmp_path: Path, molecule: Peptide, pdb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(cg_map, "CHUNK_BYTES", 1)
+    trajectory(tmp_path / "t.h5", molecule, moved(molecule, 20))
+    run(pdb, [tmp_path / "t.h5"], tmp_path / "out.npz")
+    here = (tmp_path / "out.npz").read_bytes()
+    with DaskCommands(tmp_path) as dask:
+        for _ in range(2):
+            dask.worker()
+        options = Options(scheduler=dask.address, force=True)
+        run(pdb, [tmp_path / "t.h5"], tmp_path / "out.npz", options)
+    assert (tmp_path / "out.npz").read_bytes() == here
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
+    p = peptide(("ALA",) * 100)
+    pdb = p.write(tmp_path / "p.pdb")
+    code = (
+        "import sys; from mlff_cli.stages.cg_map import Options, run;"
+        "run(sys.argv[1], [sys.argv[2]], sys.argv[3], Options(mapping='heavy-backbone'));"
+        "print(next(x for x in open('/proc/self/status') if x.startswith('VmHWM')).split()[1])"
+    )
+    peak = []
+    for n in (1500, 15_000):  # the first is two tasks long
+        path = trajectory(tmp_path / f"{n}.h5", p, moved(p, n))
+        words = [sys.executable, "-c", code, str(pdb), str(path), str(path.with_suffix(".npz"))]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        peak.append(int(done.stdout) // 1024)
+    assert peak[1] < 500
+    assert peak[1] - peak[0] < 60  # MB; the positions alone are 180
 
 
 def test_frames_know_where_they_come_from(tmp_path: Path, molecule: Peptide, pdb: Path) -> None:
