@@ -25,9 +25,9 @@ from typing import Literal
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.linalg.lapack import dpocon, dpotrf
+from scipy.linalg.lapack import dlange, dpocon, dpotrf
 
-from mlff_cli.coarse.gram import Gram, reduce_groups
+from mlff_cli.coarse.gram import Gram, group_sums, reduce_groups
 from mlff_cli.core.errors import DataError, NumericalError, UsageError
 
 GAS_CONSTANT = 8.31446261815324e-3 / 4.184  # kcal/mol/K, CODATA 2018
@@ -221,35 +221,43 @@ def _regularised(gram: Gram, groups: np.ndarray, l2: float) -> np.ndarray:
 def _cholesky(
     k: np.ndarray, gram: Gram, groups: np.ndarray, l2: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """L (g, g), S (g,) and the condition number of K~ = S K S = L L^T."""
-    remedy = f"give --l2, as --l2 {max(suggested_l2(gram, groups), 10 * l2):g}, or --l2 cv"
+    """L (g, g; above the diagonal anything), S (g,) and the condition number of K~ = S K S = L L^T.
+
+    K is overwritten.
+    """
     diagonal = np.diag(k)
     if not (diagonal > 0.0).all():
         atoms = np.flatnonzero(np.isin(groups, np.flatnonzero(diagonal <= 0.0)))
         raise NumericalError(
             f"the Gram matrix of forces is singular: no force acts on atoms {_some(atoms)} in any "
             "frame, so that their weights are not determined",
-            remedy=remedy,
+            remedy=_remedy(gram, groups, l2),
         )
     components = 3 * gram.n_frames
     if l2 == 0.0 and components < len(k):  # a fit would reproduce them, and mean nothing
         raise NumericalError(
             f"the Gram matrix of forces is singular: {gram.n_frames} frames give {components} "
             f"components of force, fewer than the {len(k)} groups whose weights they determine",
-            remedy=f"use more frames, or {remedy}",
+            remedy=f"use more frames, or {_remedy(gram, groups, l2)}",
         )
     s = 1.0 / np.sqrt(diagonal)
-    scaled = s[:, None] * k * s
-    norm = float(np.abs(scaled).sum(axis=0).max())
-    chol, failed = dpotrf(scaled, lower=1, clean=1)
+    scaled = k.T  # symmetric, and in the order that LAPACK overwrites
+    scaled *= s
+    scaled *= s[:, None]
+    norm = float(dlange("1", scaled))
+    chol, failed = dpotrf(scaled, lower=1, clean=0, overwrite_a=1)
     share = 0.0 if failed else float(dpocon(chol, norm, uplo="L")[0])  # 1 / condition
     if share < len(k) * np.finfo(float).eps:
         raise NumericalError(
             f"the Gram matrix of forces is singular: with l2 {l2:g}, more than one set of weights "
             f"of the {len(k)} groups has the smallest mean square force",
-            remedy=remedy,
+            remedy=_remedy(gram, groups, l2),
         )
     return chol, s, 1.0 / share
+
+
+def _remedy(gram: Gram, groups: np.ndarray, l2: float) -> str:
+    return f"give --l2, as --l2 {max(suggested_l2(gram, groups), 10 * l2):g}, or --l2 cv"
 
 
 def _group_mapping(mapping: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -265,14 +273,11 @@ def _group_mapping(mapping: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray,
             f"{wrong[0]}",
             remedy="map the trajectory again: a bead needs atoms and normalised weights",
         )
-    n_groups = int(groups.max()) + 1
-    a, meets = np.zeros((n_groups, n)), np.zeros((n_groups, n))
-    np.add.at(a, groups, mapping.T)
-    np.add.at(meets, groups, mapping.T != 0.0)
-    shared = np.flatnonzero((meets > 0).sum(axis=1) > 1)
+    a, meets = group_sums(mapping, groups), group_sums((mapping != 0.0).astype(float), groups) > 0.0
+    shared = np.flatnonzero(meets.sum(axis=0) > 1)
     if shared.size:
         atoms = np.flatnonzero(groups == shared[0])
-        beads = np.flatnonzero(meets[shared[0]])
+        beads = np.flatnonzero(meets[:, shared[0]])
         what = "atom" if len(atoms) == 1 else "constraint group of atoms"
         raise DataError(
             f"{what} {_some(atoms)} belongs to beads {_some(beads)}, but may meet only one: its "
@@ -280,7 +285,7 @@ def _group_mapping(mapping: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray,
             remedy="use a mapping whose beads share no rigid group (centres of mass for rigid "
             "chains), or --constraints with the groups that the simulation really had",
         )
-    return a.T, (meets > 0).T.astype(float)
+    return a, meets
 
 
 def _some(numbers: np.ndarray, most: int = 8) -> str:

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from scipy.linalg.blas import dsyrk
-from scipy.sparse import csr_array
 
 from mlff_cli.core.errors import DataError
 
-BLOCK_BYTES = 8 << 20  # of float64 forces turned over at a time; larger ones leave the cache
+BLOCK_BYTES = 2 << 20  # of float64 forces turned over at a time; larger ones leave the cache
+BLOCK_FRAMES = 96  # at least: G is read and written once per block
 
 
 def reduce_groups(forces: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -37,24 +37,43 @@ def reduce_groups(forces: np.ndarray, groups: np.ndarray) -> np.ndarray:
             f"found {forces.shape}",
             remedy="use the trajectory that was mapped",
         )
-    x = np.array(forces.transpose(1, 0, 2), dtype=float, order="C").reshape(n_atoms, -1)
-    n_groups = int(groups.max()) + 1
-    if n_groups < n_atoms:
-        ones, atoms = np.ones(n_atoms), np.arange(n_atoms)
-        x = csr_array((ones, (groups, atoms)), shape=(n_groups, n_atoms)) @ x
-    elif not np.array_equal(groups, np.arange(n_atoms)):
-        x = x[np.argsort(groups)]
+    x = np.array(forces.transpose(0, 2, 1), dtype=float, order="C").reshape(-1, n_atoms)
+    if not np.array_equal(groups, np.arange(n_atoms)):
+        x = group_sums(x, groups)
     if not np.isfinite(x.sum()):  # sums of finite forces do not overflow, so something is not
         t, i, _ = np.argwhere(~np.isfinite(forces))[0]
         raise DataError(
             f"forces must be finite, found {forces[t, i]} on atom {i} in frame {t} of the block",
             remedy="leave the frame out, or write the trajectory again",
         )
-    return x
+    return x.T
+
+
+def group_sums(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """X C (rows, g) of X (rows, N): all first atoms of groups, then all second ones, and so on.
+
+    For groups of a few atoms this is faster than a sparse product.
+
+    Args:
+        x: (rows, N), any numbers of atoms.
+        groups: (N,) group of every atom, 0 to g - 1.
+    """
+    sizes = np.bincount(groups)
+    atoms = np.argsort(groups, kind="stable")
+    first = np.cumsum(sizes) - sizes
+    y: np.ndarray = np.take(x, atoms[first], axis=1)
+    for k in range(1, int(sizes.max())):
+        some = np.flatnonzero(sizes > k)
+        member = np.take(x, atoms[first[some] + k], axis=1)
+        if len(some) == len(sizes):
+            y += member
+        else:
+            y[:, some] += member
+    return y
 
 
 def _blocks(forces: np.ndarray) -> Iterator[np.ndarray]:
-    step = max(1, BLOCK_BYTES // (24 * max(1, forces.shape[1])))
+    step = max(BLOCK_FRAMES, BLOCK_BYTES // (24 * max(1, forces.shape[1])))
     for start in range(0, len(forces), step):
         yield forces[start : start + step]
 
@@ -90,7 +109,7 @@ class Gram:
         """
         for block in _blocks(forces):
             y = reduce_groups(block, groups)
-            self._sum = dsyrk(1.0, y.T, beta=1.0, c=self._sum, trans=1, overwrite_c=1)
+            self._sum = dsyrk(1.0, y, beta=1.0, c=self._sum, overwrite_c=1)
             self.n_frames += len(block)
         return self
 
@@ -126,6 +145,7 @@ class Gram:
                 "a force map needs frames with forces, found none",
                 remedy="use a trajectory with frames, or a smaller --holdout",
             )
-        upper = np.triu(self._sum)
-        full: np.ndarray = (upper + np.triu(upper, 1).T) / (3.0 * self.n_frames)
+        full: np.ndarray = self._sum + self._sum.T  # below the diagonal there are zeros
+        full[np.diag_indices(self.n_groups)] *= 0.5
+        full /= 3.0 * self.n_frames
         return full

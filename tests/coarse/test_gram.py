@@ -53,6 +53,7 @@ def test_pieces_and_their_order_do_not_matter(sizes, random):
 def test_blocks_inside_do_not_matter(monkeypatch):
     whole = Gram(4).add(forces(50), GROUPS).matrix
     monkeypatch.setattr(module, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(module, "BLOCK_FRAMES", 3)
     np.testing.assert_allclose(Gram(4).add(forces(50), GROUPS).matrix, whole, rtol=1e-13)
 
 
