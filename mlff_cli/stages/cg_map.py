@@ -8,6 +8,7 @@ Memory does not grow with frames. torch is not imported.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 import weakref
 from collections import Counter
@@ -237,14 +238,14 @@ def _small(molecule: BeadMolecule) -> list[str]:
 
 
 def _no_duplicates(found: Mapping[str, str]) -> None:
-    first: dict[str, str] = {}
-    for path, digest in found.items():
-        if digest in first:
+    """Refuse copies of a trajectory, and a part beside the whole that it is of."""
+    for (a, first), (b, second) in itertools.permutations(found.items(), 2):
+        if first == second or second.startswith((f"{first}@", f"{first}/")):
+            what = "a copy" if first == second else "a part"
             raise UsageError(
-                f"every trajectory counts once, {path} is a copy of {first[digest]}",
+                f"every frame counts once, {b} is {what} of {a}",
                 remedy="leave one of them out",
             )
-        first[digest] = path
 
 
 def _blocks(

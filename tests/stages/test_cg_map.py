@@ -391,6 +391,23 @@ def test_residues_that_nobody_knows(tmp_path: Path) -> None:
         assert names == ["nonpolar", "nonpolar", "nonpolar", "negative"]
 
 
+@pytest.mark.parametrize(
+    ("digests", "message"),
+    [
+        ({"a": "00", "b": "00"}, "b is a copy of a"),
+        ({"a@320": "00@320", "a": "00"}, "a@320 is a part of a"),
+        ({"a@320": "00@320", "a@320/1": "00@320/1"}, "a@320/1 is a part of a@320"),
+        ({"a@320": "00@320", "a@348": "00@348", "b": "0"}, None),
+    ],
+)
+def test_no_frame_counts_twice(digests: dict[str, str], message: str | None) -> None:
+    if message is None:
+        cg_map._no_duplicates(digests)
+        return
+    with pytest.raises(UsageError, match=message):
+        cg_map._no_duplicates(digests)
+
+
 def test_torch_is_not_imported() -> None:
     code = (
         "import sys, mlff_cli.stages.cg_map, mlff_cli.data.cg_npz, mlff_cli.coarse.topology;"
