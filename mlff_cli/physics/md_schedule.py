@@ -90,14 +90,13 @@ def make_schedule(
         raise UsageError(f"--equilibration must be 0 or more, found {equilibration:g}")
     if exchange is not None and not 0 < exchange < float("inf"):
         raise UsageError(f"--exchange-interval must be positive, found {exchange:g}")
+    step = timestep / FS
+    between = _steps("interval", interval, "timestep", step)
     return Schedule(
-        equilibration=_steps("equilibration", equilibration, "timestep", timestep / FS),
-        production=_steps("time", time, "interval", interval)
-        * _steps("interval", interval, "timestep", timestep / FS),
-        interval=_steps("interval", interval, "timestep", timestep / FS),
-        exchange=0
-        if exchange is None
-        else _steps("exchange-interval", exchange, "timestep", timestep / FS),
+        equilibration=_steps("equilibration", equilibration, "timestep", step),
+        production=_steps("time", time, "interval", interval) * between,
+        interval=between,
+        exchange=_steps("exchange-interval", exchange, "timestep", step) if exchange else 0,
     )
 
 

@@ -215,7 +215,8 @@ def build_system(
     n_read = modeller.topology.getNumAtoms()
     waters = 0
     with _seeded(seed), _naming(where):
-        if field.getUnmatchedResidues(modeller.topology):
+        if unmatched := field.getUnmatchedResidues(modeller.topology):
+            _require_known(unmatched, field, forcefield, where)
             modeller.addHydrogens(field, pH=ph, platform=cpu)
         hydrogens = modeller.topology.getNumAtoms() - n_read
         if water is not None and explicit and _density(modeller.topology) < SOLVATED:
@@ -252,13 +253,29 @@ def _density(topology: app.Topology) -> float:
     return float(sum(masses) * DALTON_PER_NM3 / volume)
 
 
+def _require_known(
+    unmatched: Sequence[Any], field: app.ForceField, names: Sequence[str], where: str
+) -> None:
+    """Refuse residues that nobody knows; the others may only lack hydrogens."""
+    known = {*field._templates, *app.Topology._standardBonds}
+    strange = [r for r in unmatched if r.name not in known]
+    if strange:
+        told = ", ".join(dict.fromkeys(f"{r.name} {r.id} (chain {r.chain.id})" for r in strange))
+        raise DataError(
+            f"the force field ({', '.join(names)}) has no template for the residues {told}",
+            where=where,
+            remedy="rename or remove them, or add a force-field file that defines them",
+        )
+
+
 def _require_room(topology: app.Topology, where: str) -> None:
     """Refuse a box in which an atom would see another one twice."""
     edges = np.array(topology.getPeriodicBoxVectors().value_in_unit(unit.nanometer))
     narrow = float(np.diag(edges).min())
     if narrow < 2 * CUTOFF:
         raise UsageError(
-            f"the box must be at least {2 * CUTOFF:g} nm wide, twice the cutoff, found {narrow:.3g}",
+            f"the box must be {2 * CUTOFF:g} nm wide at least, twice the cutoff, "
+            f"found {narrow:.3g} nm",
             where=where,
             remedy="take a larger --padding",
         )
