@@ -113,7 +113,7 @@ class CGSet:
             self._check_metadata()
             self.species_table: list[str] = self._json("species_table", [])
             self.sources: list[dict[str, Any]] = self._json("sources", [])
-            self.molecules: Sequence[BeadMolecule] = _Molecules(self._file, self.n_beads)
+            self.molecules = _Molecules(self._file, self.n_beads)
         except BaseException:
             self._file.__exit__()
             raise
@@ -204,8 +204,7 @@ class CGSet:
         """Of every molecule; those of a seed's set in the order in which they first occur."""
         if not len(self.molecules):
             return self._surveyed[0]
-        species = [self.molecules[k].species for k in range(len(self.molecules))]
-        return [Layout(np.arange(len(s)), s) for s in species]
+        return [Layout(np.arange(len(s)), s) for s in self.molecules.species]
 
     @cached_property
     def _surveyed(self) -> tuple[list[Layout], np.ndarray]:
@@ -327,6 +326,12 @@ class _Molecules(Sequence[BeadMolecule]):
                     f"bead_species{suffix} must have 1 to {n_beads} beads, found shape {found}",
                     where=str(file.path),
                 )
+
+    @property
+    def species(self) -> Iterator[np.ndarray]:
+        """(n_k,) int32 of every molecule, without its maps."""
+        for suffix in self._suffixes:
+            yield self._file.read(f"bead_species{suffix}").astype(np.int32, copy=False)
 
     def __len__(self) -> int:
         return len(self._suffixes)

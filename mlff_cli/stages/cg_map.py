@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shlex
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,31 +20,27 @@ from typing import Any
 import mdtraj
 import numpy as np
 
-from mlff_cli.coarse.bead_positions import BeadMap
+from mlff_cli.coarse.bead_positions import map_frames
 from mlff_cli.coarse.mapping_file import read_mapping
 from mlff_cli.coarse.molecule import Made, Recipe, make_molecule
 from mlff_cli.coarse.residues import read_residue_table
 from mlff_cli.coarse.species import KINDS
 from mlff_cli.core.artifacts import check_writable, provenance
-from mlff_cli.core.cluster import check_crew, crew
+from mlff_cli.core.cluster import check_crew
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.data.cg_npz import BeadMolecule, CGBlock
 from mlff_cli.data.cg_writer import CGWriter
-from mlff_cli.data.force_sources import ForceSources, absolute, digests
+from mlff_cli.data.force_sources import absolute, digests
 from mlff_cli.data.frame_choice import choose_frames, frame_temperatures
 from mlff_cli.data.topology_file import bonded_pairs, read_topology
 from mlff_cli.data.trajectory import (
-    CHUNK_BYTES,
     Trajectory,
-    chunks,
     open_trajectory,
     split_selection,
     trajectory_format,
 )
 from mlff_cli.data.whole import BondTree
-
-TASK_CHUNKS = 4  # chunks of frames (`data.frames.CHUNK_BYTES`) in one task
 
 
 @dataclass(frozen=True)
@@ -154,10 +149,18 @@ def run(
     with CGWriter(
         output, [made.molecule], made.species_table, sources, metadata, force=options.force
     ) as writer:
-        n_atoms = [n for _, _, n in facts]
-        how = (made.molecule, options, reporter)
-        for block in _blocks(paths, rows, temperatures, n_atoms, *how):
-            writer.append(block)
+        mapped = map_frames(
+            list(map(absolute, paths)),
+            rows,
+            [n_atoms for _, _, n_atoms in facts],
+            made.molecule,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            reporter=reporter,
+        )
+        for k, taken, R in mapped:
+            source = np.full(len(taken), k)
+            writer.append(CGBlock(0, R, source, taken, temperatures[k][taken]))
     return summary
 
 
@@ -248,58 +251,6 @@ def _no_duplicates(found: Mapping[str, str]) -> None:
             )
 
 
-def _blocks(
-    paths: Sequence[str],
-    rows: Sequence[np.ndarray],
-    temperatures: Sequence[np.ndarray],
-    n_atoms: Sequence[int],
-    molecule: BeadMolecule,
-    options: Options,
-    reporter: Reporter,
-) -> Iterator[CGBlock]:
-    tasks = [(k, piece) for k, r in enumerate(rows) for piece in _pieces(r, n_atoms[k])]
-    shared = (tuple(map(absolute, paths)), molecule)
-    with (
-        crew(
-            _prepare,
-            shared,
-            workers=options.workers,
-            scheduler=options.scheduler,
-            reporter=reporter,
-            inputs=[split_selection(p)[0] for p in paths],
-        ) as workers,
-        reporter.progress(sum(map(len, rows)), "mapping", "frames") as bar,
-    ):
-        for (k, piece), R in zip(tasks, workers.map(tasks), strict=True):
-            source = np.full(len(piece), k)
-            yield CGBlock(0, R=R, source=source, frame=piece, temperature=temperatures[k][piece])
-            bar.advance(len(piece))
-
-
-def _pieces(rows: np.ndarray, n_atoms: int) -> Iterator[np.ndarray]:
-    """Rows of one task each."""
-    step = TASK_CHUNKS * max(1, CHUNK_BYTES // (48 * n_atoms))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
-
-
-def _prepare(paths: Sequence[str], molecule: BeadMolecule) -> Callable[[int, np.ndarray], Any]:
-    to_beads = BeadMap(molecule)
-    sources = ForceSources(dict(enumerate(paths)))
-
-    def work(k: int, rows: np.ndarray) -> np.ndarray:
-        """Beads (T, n, 3) float32 of some rows of trajectory k."""
-        found = []
-        for some in chunks(rows, sources[k].n_atoms):
-            frames = sources[k].read(some)
-            assert frames.positions is not None
-            found.append(to_beads(frames.positions, frames.box).astype(np.float32))
-        return np.concatenate(found)
-
-    weakref.finalize(work, sources.close)  # files close when the crew is gone
-    return work
-
-
 def _settings(recipe: Recipe, options: Options) -> dict[str, Any]:
     file = recipe.file
     return {
@@ -362,8 +313,8 @@ def _summary(
         "notes": made.notes,
     }
     notes = [
-        f"{molecule.n_beads} beads of {molecule.n_atoms} atoms in {data['chains']} chain(s), "
-        f"{len(molecule.bonds)} bonds",
+        f"beads: {molecule.n_beads}, of {molecule.n_atoms} atoms; chains: {data['chains']}; bonds: "
+        f"{len(molecule.bonds)}",
         "species: " + ", ".join(f"{name} {n}" for name, n in sorted(species.items())),
     ]
     table = Table("mapped", ["trajectory", "format", "frames", "taken"], listed, notes)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlff_cli.coarse import bead_positions
 from mlff_cli.core.errors import ConfigError, DataError, UsageError
 from mlff_cli.core.reporting import NullReporter
 from mlff_cli.data import frames as frames_module
@@ -120,7 +121,7 @@ def test_the_same_bytes_whatever_the_chunks_and_workers(
     written = []
     for size in (1, 10_000, 16 << 20):
         monkeypatch.setattr(frames_module, "CHUNK_BYTES", size)
-        monkeypatch.setattr(cg_map, "CHUNK_BYTES", size)
+        monkeypatch.setattr(bead_positions, "CHUNK_BYTES", size)
         monkeypatch.chdir(tmp_path)
         run("mol.pdb", ["t.h5"], "out.npz", Options(frames=17, force=True))
         written.append(Path("out.npz").read_bytes())
@@ -130,7 +131,7 @@ def test_the_same_bytes_whatever_the_chunks_and_workers(
 def test_workers_write_the_same_bytes(
     tmp_path: Path, molecule: Peptide, pdb: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cg_map, "CHUNK_BYTES", 1)  # tasks of few frames
+    monkeypatch.setattr(bead_positions, "CHUNK_BYTES", 1)  # tasks of few frames
     trajectory(tmp_path / "t.h5", molecule, moved(molecule, 12))
     written = []
     for workers in (1, 2):
@@ -145,7 +146,7 @@ def test_a_dask_cluster_writes_the_same_bytes(
     tmp_path: Path, molecule: Peptide, pdb: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(cg_map, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(bead_positions, "CHUNK_BYTES", 1)
     trajectory(tmp_path / "t.h5", molecule, moved(molecule, 20))
     run(pdb, [tmp_path / "t.h5"], tmp_path / "out.npz")
     here = (tmp_path / "out.npz").read_bytes()
@@ -362,6 +363,9 @@ def test_files_that_do_not_fit(tmp_path: Path, molecule: Peptide, pdb: Path) -> 
     (tmp_path / "cut.h5").write_bytes(a.read_bytes()[:3000])
     with pytest.raises(DataError, match="cut"):
         run(pdb, [tmp_path / "cut.h5"], out)
+    np.savez(tmp_path / "none.npz", R=good[:0])
+    with pytest.raises(DataError, match="frames?"):
+        run(pdb, [tmp_path / "none.npz"], out)
     assert not out.exists()
     out.write_text("precious")
     with pytest.raises(UsageError, match="exists"):
