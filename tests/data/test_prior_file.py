@@ -5,7 +5,7 @@ from subprocess import run
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlff_cli.core.errors import DataError, StorageError, UsageError
@@ -30,7 +30,7 @@ from mlff_cli.data.prior_forms import (
     Wall,
 )
 
-few = settings(max_examples=30)
+few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SPRING = "{form: harmonic, k: 120.0, r0: 3.8}"
 SPECIES = ("ALA", "GLY", "NO")
 number = st.floats(-1e6, 1e6)

@@ -6,10 +6,12 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlff_cli.physics import bonded
+
+few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def double(values):
@@ -49,6 +51,7 @@ def test_the_sign_of_a_dihedral_is_that_of_iupac():
         assert math.degrees(bonded.dihedral(a, b, c, d)[0]) == pytest.approx(degrees)
 
 
+@few
 @given(st.integers(0, 10**6))
 def test_angles_and_dihedrals_read_backwards_are_the_same(seed):
     a, b, c, d = points(seed, 3, 4).unbind(1)
@@ -96,6 +99,7 @@ def test_values_and_two_gradients_are_finite(name, dtype):
             assert second.isfinite().all()
 
 
+@few
 @given(st.floats(1e-12, 0.3), st.floats(0.0, 2 * math.pi))
 def test_a_fading_dihedral_has_a_bounded_force_that_vanishes_with_the_angle(bend, turn):
     """Without the fade the force is 1/(r sin theta); with it at most about 2/(r d)."""
@@ -193,6 +197,7 @@ def test_a_soft_sphere_rises_in_a_straight_line_below_its_core():
     assert force.tolist() == pytest.approx([-1.3 * 64 / 2.5] * 4)
 
 
+@few
 @given(st.lists(st.floats(0.0, 13.0), min_size=2, max_size=2))
 def test_a_soft_sphere_never_attracts(r):
     near, far = sphere(double(sorted(r))).tolist()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 
@@ -13,6 +13,8 @@ from mlff_cli.physics.splines import cubic_spline, curvature_matrix, periodic_sp
 
 ENDS = ["natural", "clamped"]
 energies = st.lists(st.floats(-20.0, 20.0), min_size=3, max_size=12)
+
+few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def double(values):
@@ -35,6 +37,7 @@ def ring_spline(x, values):
     return periodic_spline(x, torch.zeros(x.shape[-1], dtype=torch.int64), y, m)
 
 
+@few
 @given(energies, st.floats(-5.0, 5.0), st.floats(0.1, 9.0))
 def test_the_knots_are_met_and_scipy_agrees_between_them(values, low, width):
     high, slopes = low + width, (-3.0, 2.0)
@@ -48,6 +51,7 @@ def test_the_knots_are_met_and_scipy_agrees_between_them(values, low, width):
         assert found == pytest.approx(reference, abs=1e-10)
 
 
+@few
 @given(energies)
 def test_periodic_splines_meet_their_knots_and_scipy(values):
     knots = np.linspace(-np.pi, np.pi, len(values) + 1)
@@ -59,6 +63,7 @@ def test_periodic_splines_meet_their_knots_and_scipy(values):
     )
 
 
+@few
 @given(energies, st.floats(-3.2, 3.2), st.sampled_from([-2, -1, 1, 2]))
 def test_a_turn_changes_nothing(values, phi, turns):
     x = double([phi, phi + turns * 2.0 * math.pi])

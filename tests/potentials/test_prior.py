@@ -8,12 +8,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import CubicSpline
 
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.prior_file import Entry, PriorFile, Term
-from mlff_cli.data.prior_forms import Harmonic, Wall
+from mlff_cli.data.prior_forms import Harmonic, Spline, Wall
 from mlff_cli.physics.terms import APART, Terms
 from mlff_cli.potentials.prior import BoundTerms, Prior
 from tests.potentials.prior_cases import (
@@ -26,7 +27,7 @@ from tests.potentials.prior_cases import (
 )
 
 N = 12
-few = settings(max_examples=30)
+few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def bound_prior(name, n=N, seed=0):
@@ -278,6 +279,7 @@ def test_energy_forces_and_their_gradients_are_finite(case, edge, dtype):
 coordinate = st.sampled_from([0.0, 0.0, 3.8, -3.8, 7.6, 1e-7, 1e-3, 40.0])
 
 
+@few
 @given(
     st.lists(st.tuples(coordinate, coordinate, coordinate), min_size=8, max_size=8),
     st.sampled_from(list(PRIORS)),
@@ -405,6 +407,22 @@ def test_force_matching_finds_the_parameters_again():
         assert found.parameters.k == pytest.approx(true.parameters.k, rel=1e-3)
         assert found.parameters.r0 == pytest.approx(true.parameters.r0, abs=1e-4)
         assert found.wall == true.wall
+
+
+def test_a_spline_with_slopes_ends_as_steeply_as_its_file_says():
+    low, high, slopes = 3.6, 4.0, (-90.0, 80.0)
+    spline = Spline(low, high, (4.0, 0.0, 5.0), slopes=slopes)
+    entry = Entry(("ALA", "GLY"), spline)
+    prior = Prior(PriorFile(species=SPECIES, terms={"bond": Term(entries=(entry,))}))
+    bound = prior.bind(chain_terms(2), ["GLY", "ALA"])
+    for r, energy, slope in ((low - 0.5, 4.0 + 45.0, -90.0), (high + 0.5, 5.0 + 40.0, 80.0)):
+        x = torch.tensor([[0.0, 0.0, 0.0], [r, 0.0, 0.0]], dtype=torch.float64)
+        e, f = prior.energy_and_forces(x, bound)
+        assert e.item() == pytest.approx(energy, rel=1e-12)
+        assert f[1, 0].item() == pytest.approx(-slope, rel=1e-12)
+    x = torch.tensor([[0.0, 0.0, 0.0], [3.71, 0.0, 0.0]], dtype=torch.float64)
+    reference = CubicSpline(spline.knots, spline.values, bc_type=((1, slopes[0]), (1, slopes[1])))
+    assert prior(x, bound).item() == pytest.approx(float(reference(3.71)), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", PRIORS)
