@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mlff_cli.coarse.constraints import detect_constraints
+from mlff_cli.coarse.constraints import Constraints, detect_constraints
 from mlff_cli.coarse.rigid_groups import (
     RigidGroups,
+    against_record,
     auto_groups,
     listed_groups,
     no_groups,
@@ -23,7 +25,22 @@ from mlff_cli.data.force_sources import ForceSources
 LOOKED_AT = 100  # frames, far apart, in which rigid distances are looked for
 
 
-def check_trajectories(beads: BeadMolecule, rows: Rows, sources: ForceSources) -> int:
+@dataclass(frozen=True)
+class Looked:
+    """What a molecule's trajectories say of themselves.
+
+    Attributes:
+        n_atoms: of the largest.
+        precision: step of rounded coordinates in angstrom, the largest; 0.0 for floats.
+        recorded: every "constraints" that they state.
+    """
+
+    n_atoms: int
+    precision: float
+    recorded: tuple[str, ...]
+
+
+def check_trajectories(beads: BeadMolecule, rows: Rows, sources: ForceSources) -> Looked:
     """Refuse trajectories that lack forces, or the atoms or frames that were mapped.
 
     Args:
@@ -31,14 +48,11 @@ def check_trajectories(beads: BeadMolecule, rows: Rows, sources: ForceSources) -
         rows: its frames.
         sources: the trajectories.
 
-    Returns:
-        Atoms of the largest of its trajectories.
-
     Raises:
         DataError: see above; names the file.
     """
     last = int(beads.atom_index.max(initial=-1))
-    sizes = [0]
+    n_atoms, precision, recorded = 0, 0.0, set[str]()
     for source in np.unique(rows.source).tolist():
         trajectory = sources[source]
         where = str(trajectory.path)
@@ -62,8 +76,11 @@ def check_trajectories(beads: BeadMolecule, rows: Rows, sources: ForceSources) -
                 where=where,
                 remedy="run `mlff cg-map` again",
             )
-        sizes.append(trajectory.n_atoms)
-    return max(sizes)
+        n_atoms = max(n_atoms, trajectory.n_atoms)
+        precision = max(precision, trajectory.precision)
+        if "constraints" in trajectory.facts:
+            recorded.add(str(trajectory.facts["constraints"]))
+    return Looked(n_atoms, precision, tuple(sorted(recorded)))
 
 
 def find_rigid(
@@ -71,7 +88,7 @@ def find_rigid(
     beads: BeadMolecule,
     rows: Rows,
     sources: ForceSources,
-    n_atoms: int,
+    looked: Looked,
     names: Sequence[str],
 ) -> RigidGroups:
     """Rigid groups of a molecule, as `--constraints` says.
@@ -81,42 +98,48 @@ def find_rigid(
         beads: the molecule.
         rows: its frames.
         sources: the trajectories.
-        n_atoms: atoms of its trajectories.
+        looked: what they say of themselves.
         names: of all molecules of the set, for a file.
 
     Raises:
         DataError: the file or a trajectory is damaged.
     """
+    elements, bonds = beads.elements, beads.atom_bonds
+    if choice == "auto":
+        detected = _detected(beads, rows, sources, looked.precision)
+        return auto_groups(elements, bonds, detected, looked.recorded)
     if choice == "none":
-        return no_groups(beads.n_atoms)
-    if choice == "topology":
-        return topology_groups(beads.elements, beads.atom_bonds)
-    if choice != "auto":
-        listed = read_constraints(choice, dict.fromkeys(names, n_atoms))[beads.name]
-        return listed_groups(beads.n_atoms, _of_molecule(listed, beads, n_atoms, choice), choice)
+        found = no_groups(beads.n_atoms)
+    elif choice == "topology":
+        found = topology_groups(elements, bonds)
+    else:
+        listed = read_constraints(choice, dict.fromkeys(names, looked.n_atoms))[beads.name]
+        pairs = _of_molecule(listed, beads, looked.n_atoms, choice)
+        found = listed_groups(beads.n_atoms, pairs, choice)
+    return against_record(found, elements, bonds, looked.recorded)
+
+
+def _detected(
+    beads: BeadMolecule, rows: Rows, sources: ForceSources, precision: float
+) -> Constraints:
+    """What frames far apart, of all trajectories, show to be rigid."""
     ordered = rows.select(rows.order)
     n = len(ordered.rows)
     places = np.linspace(0, n - 1, min(n, LOOKED_AT)).round().astype(int)
     some = ordered.select(np.unique(places))
     positions, boxes = [], []
-    recorded, precision = [], 0.0
     for source in np.unique(some.source).tolist():
-        trajectory = sources[source]
-        precision = max(precision, trajectory.precision)
-        if "constraints" in trajectory.facts:
-            recorded.append(str(trajectory.facts["constraints"]))
         frames = some.frame[some.source == source]
-        for block in read_frames(trajectory, frames, beads.atom_index, positions=True):
+        for block in read_frames(sources[source], frames, beads.atom_index, positions=True):
             assert block.positions is not None
             positions.append(block.positions)
             if block.box is not None:
                 boxes.append(block.box)
-    detected = detect_constraints(
+    return detect_constraints(
         *(np.concatenate(positions), beads.elements, beads.atom_bonds),
         box=np.concatenate(boxes) if len(boxes) == len(positions) else None,
         precision=precision,
     )
-    return auto_groups(beads.elements, beads.atom_bonds, detected, recorded)
 
 
 def _of_molecule(pairs: np.ndarray, beads: BeadMolecule, n_atoms: int, file: str) -> np.ndarray:

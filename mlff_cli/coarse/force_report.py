@@ -18,7 +18,7 @@ from mlff_cli.coarse.force_split import Split
 from mlff_cli.core.reporting import Table
 
 UNITS = "(kcal/mol/angstrom)^2"
-MOST_ROWS = 20  # molecules shown on the terminal; the file has them all
+MOST_SHOWN = 6  # molecules on the terminal; the file has them all
 DIGITS = 6  # significant ones of a bead's mean squared force in the file
 
 
@@ -76,7 +76,7 @@ def judgement(report: Mapping[str, Any]) -> list[str]:
 
 def tables(reports: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Tables of several molecules' reports, as `stages.project_forces` completes them."""
-    shown = reports[:MOST_ROWS]
+    shown = reports[:MOST_SHOWN]
     rest = len(reports) - len(shown)
     more = [f"and {rest} more molecules: see the file's metadata"] if rest else []
     return [_constraint_table(shown, more), _force_table(shown, more), _map_table(shown, more)]
@@ -116,35 +116,45 @@ def _force_table(reports: Sequence[Mapping[str, Any]], more: list[str]) -> Table
                     f"{3 * beads[worst]:.4g} (bead {worst})",
                 ]
             )
-    columns = ["molecule", "map", "fitted", "held out", "per bead", "worst bead"]
+    columns = ["molecule", "map", "fitted", "held out", "|F|^2 of a bead", "of the worst"]
     return Table(f"mean squared CG force, {UNITS} per component", columns, rows, [*more])
 
 
 def _map_table(reports: Sequence[Mapping[str, Any]], more: list[str]) -> Table:
-    rows = []
-    notes = []
-    for r in reports:
-        frames, bound = r["frames"], r.get("unlearnable")
-        rows.append(
-            [
-                r["molecule"],
-                r["beads"],
-                f"{frames['training']} / {frames['held_out']}",
-                f"{r['consistency']:.1e}",
-                "-" if r["condition"] is None else f"{r['condition']:.1e}",
-                f"{r['l2']:g} ({r['l2_of_aggforce']:g})",
-                "-" if bound is None else f"{bound['bound']:.4g}",
-                "-" if bound is None or bound["distance"] is None else f"{bound['distance']:.2f}",
-            ]
-        )
-        if "noise" in r:
-            notes.append(
-                f"{r['molecule']}: noise of {r['noise']['sigma']:g} A at "
-                f"{r['noise']['temperature']:g} K, for which W M^T need not be 1"
-            )
-    columns = ["molecule", "beads", "frames fitted / held out", "|W M^T - 1|", "condition"]
-    columns += ["l2 (of aggforce)", "unlearnable at most", "at pair distance, A"]
+    rows: list[list[Any]] = [
+        ["map", *(f"{r['map']}, {r['beads']} x {r['atoms']}" for r in reports)],
+        ["frames fitted on", *(r["frames"]["training"] for r in reports)],
+        ["frames held out", *(r["frames"]["held_out"] for r in reports)],
+        ["largest |W M^T - 1|", *(f"{r['consistency']:.1e}" for r in reports)],
+        ["condition of the Gram matrix", *(_number(r["condition"], ".1e") for r in reports)],
+        [f"l2, {UNITS}", *(f"{r['l2']:g}" for r in reports)],
+        ["the same l2 for aggforce", *(f"{r['l2_of_aggforce']:g}" for r in reports)],
+    ]
+    bounds = [r.get("unlearnable") or {} for r in reports]
+    if any(bounds):
+        rows += [
+            ["variance no CG model learns, at most", *(_bound(b) for b in bounds)],
+            ["from frames as near as, A", *(_number(b.get("distance"), ".2g") for b in bounds)],
+        ]
+    notes = [
+        f"{r['molecule']}: noise of {r['noise']['sigma']:g} A at {r['noise']['temperature']:g} K, "
+        "for which W M^T need not be 1"
+        for r in reports
+        if "noise" in r
+    ]
+    columns = ["force map", *(r["molecule"] for r in reports)]
     return Table("force map", columns, rows, [*notes, *more])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def _bound(found: Mapping[str, Any]) -> str:
+    if not found:
+        return "-"
+    error = found["error"]
+    return f"{found['bound']:.4g}" + ("" if error is None else f" +- {error:.2g}")
 
 
 def _scores(force_map: ForceMap, fit: Fit) -> dict[str, Any]:

@@ -8,6 +8,7 @@ and says so.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,31 @@ def auto_groups(
         tuple(notes),
         tuple(vars(kind) for kind in detected.kinds),
     )
+
+
+def against_record(
+    found: RigidGroups, elements: np.ndarray, bonds: np.ndarray, recorded: Collection[str]
+) -> RigidGroups:
+    """The same groups, with a note where trajectories record constraints that these leave out.
+
+    Args:
+        found: chosen by the user.
+        elements: (N,) atomic numbers.
+        bonds: (m, 2) bonded atoms.
+        recorded: every "constraints" that the trajectories state.
+    """
+    if "hbonds" not in recorded:
+        return found
+    usual = topology_constraints(elements, bonds).pairs
+    missing = usual[found.groups[usual[:, 0]] != found.groups[usual[:, 1]]]
+    if not len(missing):
+        return found
+    note = (
+        f"the trajectory records constrained bonds to hydrogen, of which {len(missing)} (as atoms "
+        f"{missing[0, 0]} and {missing[0, 1]}) are in no rigid group: bead forces lack what these "
+        "constraints exert; use --constraints auto"
+    )
+    return dataclasses.replace(found, notes=(*found.notes, note))
 
 
 def _without(pairs: np.ndarray, others: np.ndarray, n_atoms: int) -> np.ndarray:

@@ -234,21 +234,21 @@ def _look(
     recipes = [
         _recipe(some, name, options, reporter) for some, name in zip(rows, names, strict=True)
     ]
-    n_atoms, rigid = [], []
+    rigid = []
     with ForceSources(paths) as sources:
-        for k, some in enumerate(rows):
-            n_atoms.append(check_trajectories(cg.molecules[k], some, sources))
+        looked = [check_trajectories(cg.molecules[k], rows[k], sources) for k in range(len(rows))]
         for note in dict.fromkeys(sources.notes):
             reporter.warning(note)
         for k, some in enumerate(rows):
             beads = cg.molecules[k]
-            found = find_rigid(options.constraints, beads, some, sources, n_atoms[k], names)
+            found = find_rigid(options.constraints, beads, some, sources, looked[k], names)
             for note in found.notes:
                 reporter.warning(f"{beads.name}: {note}")
             if beads.mapping is None:
                 raise DataError(f"molecule {beads.name} has no mapping", where=str(cg.path))
             check_groups(beads.mapping, found.groups, f"{cg.path}, molecule {beads.name}")
             rigid.append(found)
+    n_atoms = [found.n_atoms for found in looked]
     return _Job(cg, names, rows, recipes, n_atoms, rigid, options, reporter)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from mlff_cli.coarse.constraints import Constraints, detect_constraints
 from mlff_cli.coarse.rigid_groups import (
+    against_record,
     auto_groups,
     listed_groups,
     no_groups,
@@ -80,3 +81,16 @@ def test_the_report_counts_groups_of_several_atoms() -> None:
     plain = topology_groups(ELEMENTS, BONDS).plain()
     assert (plain["groups"], plain["atoms"], plain["largest"], plain["weights"]) == (2, 8, 4, 2)
     assert no_groups(8).plain()["groups"] == 0
+
+
+def test_groups_that_leave_out_what_the_trajectory_records_are_told() -> None:
+    free, whole = no_groups(8), topology_groups(ELEMENTS, BONDS)
+    for found, recorded, warned in (
+        (free, ["hbonds"], True),
+        (free, ["none"], False),
+        (free, [], False),
+        (whole, ["hbonds"], False),
+    ):
+        noted = against_record(found, ELEMENTS, BONDS, recorded)
+        assert bool(noted.notes) == warned
+        assert (noted.groups == found.groups).all()

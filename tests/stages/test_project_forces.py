@@ -428,3 +428,16 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "cg.npz").exists()
+
+
+def test_overruling_the_record_is_warned_about(tmp_path: Path) -> None:
+    beads = cases.molecule()
+    x, f = cases.dynamics(80)
+    record = np.array(json.dumps({"constraints": "hbonds"}))
+    path = cases.trajectory(tmp_path / "t.npz", x, f, metadata=record)
+    every = cases.block(beads, x, np.arange(80))
+    mapped = cases.mapped(tmp_path / "m.npz", [beads], [cases.source(path, 80)], [every])
+    _, _, warnings = project(([path], mapped), constraints="none")
+    assert any("in no rigid group" in text for text in warnings)
+    _, _, warnings = project(([path], mapped), "auto.npz")
+    assert not any("constrain" in text for text in warnings)
