@@ -123,6 +123,11 @@ def test_a_fading_dihedral_has_a_bounded_force_that_vanishes_with_the_angle(bend
         assert u.item() == pytest.approx(math.cos(phi.item() - 1.0), abs=1e-12)
 
 
+def test_without_a_fade_only_what_is_collinear_is_left_out():
+    assert bonded.fade(double([0.0, 1e-5, 0.1, 1.0]), 0.0).tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert bonded.fade(double([0.0, 0.1, 0.2, 1.0]), 0.2).tolist() == [0.0, 0.5, 1.0, 1.0]
+
+
 def test_the_angle_keeps_its_precision_where_it_is_straight():
     for s in (1e-3, 1e-5):
         a, b, c = double([-1.0, s, 0.0]), double([0.0, 0.0, 0.0]), double([1.0, 0.0, 0.0])
