@@ -120,6 +120,8 @@ def trajectory_format(path: Path | str) -> str | None:
         StorageError: the file cannot be read.
     """
     path = split_selection(path)[0]
+    if path.exists() and not path.is_file():
+        return None  # opening a pipe would wait for its writer
     try:
         with path.open("rb") as stream:
             head = stream.read(92)

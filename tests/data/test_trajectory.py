@@ -200,6 +200,9 @@ def test_what_is_no_trajectory(tmp_path: Path) -> None:
         open_trajectory(tmp_path / "a.trr")
     with pytest.raises(DataError, match="folder"):
         open_trajectory(tmp_path)
+    os.mkfifo(tmp_path / "pipe.trr")
+    with pytest.raises(DataError, match="folder or device"):
+        open_trajectory(tmp_path / "pipe.trr")
     with pytest.raises(StorageError, match="does not exist"):
         open_trajectory(tmp_path / "none.trr")
     np.savez(tmp_path / "cg.npz", R=X, F=F, species=np.zeros((24, N)), mask=np.ones((24, N)))
