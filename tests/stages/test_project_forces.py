@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mlff_cli.coarse.aggforce_engine import INSTALL
 from mlff_cli.coarse.force_map import GAS_CONSTANT
 from mlff_cli.coarse.noise import frame_noise
 from mlff_cli.core.reporting import NullReporter, Summary
@@ -441,3 +444,52 @@ def test_overruling_the_record_is_warned_about(tmp_path: Path) -> None:
     assert any("in no rigid group" in text for text in warnings)
     _, _, warnings = project(([path], mapped), "auto.npz")
     assert not any("constrain" in text for text in warnings)
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """A Dask cluster of two workers, in processes of their own."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_a_cluster_changes_nothing(
+    tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partial Gram matrices are summed in one order, whoever makes them."""
+    monkeypatch.setattr("mlff_cli.data.force_rows.TASK_BYTES", 24 * 16 * 20)
+    case = cases.case(tmp_path, (120, 60))
+    alone, _, _ = project(case, "a.npz", noise=0.1, l2="cv")
+    shared, _, _ = project(case, "b.npz", noise=0.1, l2="cv", scheduler=scheduler)
+    np.testing.assert_allclose(shared.maps[0], alone.maps[0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(shared.F, alone.F, rtol=1e-6, atol=1e-5)
+    np.testing.assert_array_equal(shared.R, alone.R)
+
+
+def test_one_bead_has_a_map_and_a_bound(tmp_path: Path) -> None:
+    """Nothing of one bead can be learnt: all of its force's variance."""
+    beads = cases.molecule(n=1)
+    x, f = cases.dynamics(60, n=1)
+    path = cases.trajectory(tmp_path / "t.npz", x, f)
+    every = cases.block(beads, x, np.arange(60))
+    mapped = cases.mapped(tmp_path / "m.npz", [beads], [cases.source(path, 60)], [every])
+    found, summary, _ = project(([path], mapped))
+    bound = found.report["molecules"][0]["unlearnable"]
+    assert bound["bound"] == bound["total"]
+    assert bound["distance"] is None
+    assert summary.tables
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("aggforce") is None, reason=f"aggforce is absent: {INSTALL}"
+)
+def test_aggforce_finds_the_same_map(tmp_path: Path) -> None:
+    case = cases.case(tmp_path)
+    for options in ({"method": "basic"}, {"method": "optimal"}, {"l2": 2.0}):
+        ours, _, _ = project(case, "a.npz", force=True, **options)
+        theirs, _, _ = project(case, "b.npz", force=True, engine="aggforce", **options)
+        np.testing.assert_allclose(theirs.maps[0], ours.maps[0], atol=1e-6)
+        assert theirs.report["molecules"][0]["difference_from_native"] < 1e-6
