@@ -1,0 +1,92 @@
+"""A Dask cluster on this machine, started by Dask's own commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DEADLINE = 60.0  # seconds
+
+
+class DaskCommands:
+    """`dask scheduler` and `dask worker` on the loopback interface; use it as a context manager.
+
+    Args:
+        folder: where they run and write their logs.
+        environ: further variables of all of them.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.file = folder / "scheduler.json"
+        self._environ = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self.file)
+        )
+        wait_until(self.file.exists, "no scheduler")
+
+    @property
+    def address(self) -> str:
+        """Of the scheduler."""
+        from mlff_cli.core.scheduler import _address_in
+
+        return _address_in(self.file, time.monotonic() + DEADLINE)
+
+    def worker(
+        self,
+        *options: str,
+        before: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start workers of one thread; `before` is a command that starts them."""
+        words = ("--scheduler-file", str(self.file), "--host", "127.0.0.1", "--nthreads", "1")
+        return self._start("worker", *words, *options, before=before, environ=environ)
+
+    def _start(
+        self,
+        what: str,
+        *options: str,
+        before: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{what}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*before, sys.executable, "-m", "dask", what, "--no-dashboard", *options],
+                cwd=self.folder,
+                env={**self._environ, **(environ or {})},
+                stdout=log,
+                stderr=log,
+            )
+        self._processes.append(process)
+        return process
+
+    def __enter__(self) -> DaskCommands:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in reversed(self._processes):
+            process.send_signal(signal.SIGTERM)  # a nanny then ends its worker
+        for process in reversed(self._processes):
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    """Wait for something that another process does."""
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > until:
+            pytest.fail(otherwise)
+        time.sleep(0.02)
