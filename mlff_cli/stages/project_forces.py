@@ -27,6 +27,7 @@ from mlff_cli.coarse.rigid_groups import RigidGroups
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew, crew
 from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.core.memory import size_text
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.core.tasks import Crew
 from mlff_cli.data.cg_npz import CGBlock, CGSet
@@ -38,6 +39,7 @@ from mlff_cli.data.trajectory import split_selection
 
 SAME_TEMPERATURE = 1e-4  # relative: a set stores temperatures in single precision
 MOST_NOISE = 5.0  # angstrom; beads are 3.8 A apart
+SILENT = 1 << 30  # bytes hashed without a word
 CHOICES = ("auto", "topology", "none")  # of --constraints; anything else is a file
 
 
@@ -127,6 +129,9 @@ def run(
     check_writable(output, force=options.force, inputs=[mapped, *files])
     with CGSet(mapped) as cg:
         _check_set(cg, reporter)
+        size = sum(file.stat().st_size for file in files)
+        if size > SILENT:
+            reporter.info(f"hashing {size_text(size)} of trajectories to recognise them")
         found = digests(trajectories)
         rows = rows_of_molecules(cg)
         used = np.unique(np.concatenate([some.source for some in rows]))
@@ -168,6 +173,16 @@ def _check(options: Options) -> Any:
         raise UsageError(
             f"--l2 must be 0 or more, or cv, found {options.l2}",
             remedy=f"it is the weight of |W|^2 in {UNITS}",
+        )
+    if options.l2 == "cv" and options.method == "basic":
+        raise UsageError(
+            "--l2 cv chooses the regularisation of the optimal map, found --method basic",
+            remedy="leave one of them out",
+        )
+    if options.constraints not in CHOICES and not Path(options.constraints).exists():
+        raise UsageError(
+            f"--constraints must be {', '.join(CHOICES)} or a file, found {options.constraints!r}",
+            remedy="check the path",
         )
     if not 0.0 <= options.holdout < 1.0:
         raise UsageError(

@@ -240,7 +240,7 @@ def test_constraints_with_half_an_atom_outside(tmp_path: Path) -> None:
 
 
 def test_no_such_file_of_constraints(tmp_path: Path) -> None:
-    refused(one(tmp_path), DataError, "none.txt", constraints=str(tmp_path / "none.txt"))
+    refused(one(tmp_path), UsageError, "auto, topology, none or a file", constraints="atuo")
 
 
 def test_a_singular_gram_matrix(tmp_path: Path) -> None:
@@ -262,6 +262,7 @@ def test_atoms_that_feel_nothing(tmp_path: Path) -> None:
 BAD_OPTIONS: list[tuple[dict[str, Any], type[MLFFError], str]] = [
     ({"l2": -1.0}, UsageError, "--l2 must be 0 or more"),
     ({"l2": float("nan")}, UsageError, "--l2 must be 0 or more"),
+    ({"l2": "cv", "method": "basic"}, UsageError, "of the optimal map"),
     ({"holdout": 1.0}, UsageError, "--holdout must be"),
     ({"holdout": -0.1}, UsageError, "--holdout must be"),
     ({"noise": 0.0}, UsageError, "--noise must be above 0"),
