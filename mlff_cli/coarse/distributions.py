@@ -12,6 +12,10 @@ that neither the order of frames nor the size of chunks changes anything.
 | `dihedral`        | phi          | the two central beads| 0.25 degree, periodic    |
 | `excluded_volume` | r, 2-5 bonds | both beads           | 0.01 A to 10 A           |
 | `repulsion`       | r, 6 or more | both beads           | 0.01 A to 10 A           |
+| `disulfide`       | r            | both beads           | 0.002 A to 30 A          |
+
+Disulfides are bonds, but not the chain's: they are as long as no other, so that they are counted
+apart from the bonds that all types share.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ POOLED = ("*",)
 CONTACT = 10.0  # angstrom; pairs further apart say nothing about repulsion
 LOCAL = (2, 5)  # separations of excluded volume
 FAR = 6  # separations of repulsion from here on
-_VALUES = 1 << 21  # coordinates held at a time
+_VALUES = 1 << 19  # coordinates held at a time
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("dihedral", -np.pi, np.pi, 1440, "radian", lambda p: p, (1, 2), periodic=True),
         Kind("excluded_volume", 0.0, CONTACT, 1000, "A", _cubed, (0, 1)),
         Kind("repulsion", 0.0, CONTACT, 1000, "A", _cubed, (0, 1)),
+        Kind("disulfide", 0.0, 30.0, 15_000, "A", _cubed, (0, 1)),
     )
 }
 _COORDINATE = {"angle": angles, "dihedral": dihedrals}
@@ -138,6 +143,12 @@ class Histogram:
         return (self.kind.high - self.kind.low) / self.kind.n_bins
 
 
+def merged(parts: Sequence[Histogram], types: tuple[str, ...]) -> Histogram:
+    """Histograms of one kind together, one or more."""
+    counts = np.sum([h.counts for h in parts], axis=0)
+    return Histogram(parts[0].kind, types, counts, sum(h.beyond for h in parts))
+
+
 @dataclass(frozen=True)
 class Rows:
     """Terms of one kind with the type of each.
@@ -155,15 +166,20 @@ class Rows:
     of: np.ndarray
 
 
-def typed_rows(terms: Terms, species: Sequence[str]) -> list[Rows]:
+def typed_rows(
+    terms: Terms, species: Sequence[str], disulfides: np.ndarray | None = None
+) -> list[Rows]:
     """The terms of a molecule by kind and type.
 
     Args:
         terms: of the molecule.
         species: (n_beads,) name of the type of every bead.
+        disulfides: (b,) bool, which of the bonds are disulfides; none by default.
     """
+    across = np.zeros(len(terms.bonds), dtype=bool) if disulfides is None else disulfides
     rows = {
-        "bond": terms.bonds,
+        "bond": terms.bonds[~across],
+        "disulfide": terms.bonds[across],
         "angle": terms.angles,
         "dihedral": terms.dihedrals,
         "excluded_volume": terms.pairs_between(*LOCAL),
@@ -210,16 +226,13 @@ class Distributions:
                 rows, of = part.rows[chosen], part.of[chosen]
                 values = _COORDINATE.get(part.kind.name, distances)(x, rows)  # (T, m)
                 self._count(part, of, values)
-                if part.kind.name == "bond":
+                if part.kind.name in ("bond", "disulfide"):
                     self._note(values, rows, frames)
 
     def pooled(self, kind: str) -> Histogram | None:
         """The histogram of all types of a kind together; None where the kind does not occur."""
         parts = self.of(kind)
-        if not parts:
-            return None
-        counts = np.sum([h.counts for h in parts], axis=0)
-        return Histogram(KINDS[kind], POOLED, counts, sum(h.beyond for h in parts))
+        return merged(parts, POOLED) if parts else None
 
     def of(self, kind: str) -> list[Histogram]:
         """The histograms of a kind, in the order of their types."""

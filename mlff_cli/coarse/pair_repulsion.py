@@ -1,14 +1,13 @@
 """Soft spheres from low percentiles of the distances of beads that are not bonded.
 
-    U(r) = eps (sigma/r)^4 S(r): only eps sigma^4 matters, so that eps = kT is a choice of scale
-    r_q: distance below which the share q = 1 % of the pairs within `CONTACT` lies
+    U(r) = eps (sigma/r)^4 S(r),    sigma = r_q,    eps = kT
 
-repulsion (6 bonds or more)   sigma such that p(r) = r^2 exp(-U/kT)/Z within `CONTACT` has its q
-                              quantile at r_q: pairs far along the chain meet like free ones, and
-                              what pushes them out of the near space is the repulsion
-excluded volume (2-5 bonds)   sigma = r_q, U(r_q) = kT: the chain holds these pairs where they are,
-                              there is no free pair to compare with, and angles and dihedrals hold
-                              them already; what remains is to keep them from passing each other
+r_q is the distance below which the share q = 0.5 % of the pairs within `CONTACT` lies, of those six
+bonds apart or more for the repulsion and of those two to five bonds apart for the excluded volume.
+Only eps sigma^4 matters, so that eps = kT is a choice of scale: a pair at r_q pays kT, at r_q/2 it
+pays 16 kT and does not pass, at the usual contact, 1.3 r_q, it pays kT/3. The percentile is set by
+chains: of 30 to 60 beads simulated with sigma of 4 to 5 A, r_q is sigma within 6 %. It is no
+inversion, as the distances of two beads depend on all the others.
 
 One pair of residues sits where its fold puts it, which says nothing of other folds. So sigma is
 taken of every residue type a with all its partners, sigma_a*, and of all pairs, sigma_**, and
@@ -21,30 +20,43 @@ which is the mean of two radii, were every sigma the mean of two radii.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
-from mlff_cli.coarse.distributions import CONTACT, Histogram
-from mlff_cli.coarse.prior_curves import boltzmann
+from mlff_cli.coarse.distributions import Histogram
 from mlff_cli.data.prior_forms import SoftSphere
 
-QUANTILE = 0.01
+QUANTILE = 0.005
 SPREAD = 0.25  # how far a type's sigma may be from the pooled one
-LEAST = 0.5  # of r_q; where pairs are no rarer near each other than free ones would be
+LEAST = 0.02  # angstrom; of beads that lie on each other
 
 
 def fit_soft_sphere(histogram: Histogram, kt: float) -> SoftSphere:
     """Sigma of a histogram of distances within `CONTACT`; see the module."""
-    r = max(histogram.quantile(QUANTILE), 2.0 * _width(histogram))
-    if histogram.kind.name != "repulsion":
-        return SoftSphere.of(kt, r)
-    return SoftSphere.of(kt, _matching(histogram, r, kt))
+    return SoftSphere.of(kt, max(histogram.quantile(QUANTILE), LEAST))
+
+
+@dataclass(frozen=True)
+class TypedSphere:
+    """Soft sphere of a pair of types.
+
+    Attributes:
+        types: names, `*` for any.
+        sphere: its parameters.
+        samples: distances of these types.
+        histogram: that its sigma was fitted to; None where sigma follows from those of its types.
+    """
+
+    types: tuple[str, str]
+    sphere: SoftSphere
+    samples: int
+    histogram: Histogram | None = None
 
 
 def fit_types(
     parts: Sequence[Histogram], pooled: SoftSphere, kt: float, min_samples: int
-) -> dict[tuple[str, str], SoftSphere]:
+) -> list[TypedSphere]:
     """Soft spheres of pairs of types.
 
     Args:
@@ -54,42 +66,25 @@ def fit_types(
         min_samples: fewer samples of a type leave it to the pooled sphere.
 
     Returns:
-        For types a, b with enough samples: (a, b) with a <= b, and (a, "*").
+        For types a, b with enough samples: (a, "*"), then (a, b) with a <= b.
     """
-    single = {}
+    single: dict[str, float] = {}
+    found = []
+    low, high = (1.0 - SPREAD) * pooled.sigma, (1.0 + SPREAD) * pooled.sigma
+
+    def sphere(sigma: float) -> SoftSphere:
+        return SoftSphere.of(kt, float(np.clip(sigma, low, high)))
+
     for name in sorted({t for h in parts for t in h.types}):
         own = [h for h in parts if name in h.types]
         whole = Histogram(own[0].kind, (name, "*"), np.sum([h.counts for h in own], axis=0))
         if whole.n >= min_samples:
             single[name] = fit_soft_sphere(whole, kt).sigma
-    low, high = (1.0 - SPREAD) * pooled.sigma, (1.0 + SPREAD) * pooled.sigma
-    found = {}
+            found.append(TypedSphere((name, "*"), sphere(single[name]), whole.n, whole))
+    samples = {h.types: h.n for h in parts}
     for a in single:
-        found[(a, "*")] = SoftSphere.of(kt, float(np.clip(single[a], low, high)))
         for b in single:
             if a <= b:
-                sigma = float(np.clip(single[a] + single[b] - pooled.sigma, low, high))
-                found[(a, b)] = SoftSphere.of(kt, sigma)
-    return dict(sorted(found.items()))
-
-
-def _matching(histogram: Histogram, r: float, kt: float) -> float:
-    """Sigma whose own quantile lies at r."""
-    kind = histogram.kind
-    edges = kind.edges
-    inside = np.clip((r - edges[:-1]) / np.diff(edges), 0.0, 1.0)  # part of a bin below r
-
-    def excess(sigma: float) -> float:
-        return float(boltzmann(kind, SoftSphere.of(kt, sigma), kt, edges) @ inside) - QUANTILE
-
-    least = LEAST * r
-    if excess(least) <= 0.0:
-        return least
-    highest = 4.0 * CONTACT  # there even the last bins are empty but one
-    if excess(highest) >= 0.0:
-        return r
-    return float(brentq(excess, least, highest, xtol=1e-6))
-
-
-def _width(histogram: Histogram) -> float:
-    return (histogram.kind.high - histogram.kind.low) / histogram.kind.n_bins
+                sigma = single[a] + single[b] - pooled.sigma
+                found.append(TypedSphere((a, b), sphere(sigma), samples.get((a, b), 0)))
+    return found

@@ -8,6 +8,8 @@
 | excluded_volume | a b                 | soft_sphere| soft_sphere     | itself                   |
 | repulsion       | a b                 | soft_sphere| soft_sphere     | itself                   |
 
+Disulfides always get an entry of their own, as the pooled bond is as short as the chain's.
+
 A wall begins where the sampled range ends, that of an angle before pi - asin(damping), where
 dihedrals become singular:
 
@@ -17,11 +19,11 @@ dihedrals become singular:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mlff_cli.coarse.distributions import KINDS, POOLED, Distributions, Histogram
+from mlff_cli.coarse.distributions import KINDS, POOLED, Distributions, Histogram, merged
 from mlff_cli.coarse.pair_repulsion import fit_soft_sphere, fit_types
 from mlff_cli.coarse.prior_curves import boltzmann
 from mlff_cli.coarse.prior_forms import (
@@ -37,6 +39,7 @@ from mlff_cli.core.errors import DataError
 from mlff_cli.data.prior_file import PAIR_TERMS, SEPARATION, Entry, Term
 from mlff_cli.data.prior_forms import Form, SoftSphere, Wall
 
+TERMS = ("bond", "angle", "dihedral", "excluded_volume", "repulsion")
 FEWEST = 100  # samples that a distribution needs at all
 BROKEN = 2.0  # times the median: no bond is stretched so far
 DAMPING = 0.2  # sine of an angle below which its dihedrals fade
@@ -59,7 +62,7 @@ class Fitted:
         overlap: 1 - sum |p_fit - p_data| / 2, 1 where the entry alone gives back the histogram;
             None for pairs, whose distances depend on everything else.
         range: low and high of the samples.
-        outside: share of the samples that feel a wall.
+        straight: share of the samples beyond `LAST_ANGLE`.
     """
 
     kind: str
@@ -69,7 +72,7 @@ class Fitted:
     histogram: Histogram | None
     overlap: float | None
     range: tuple[float, float] | None = None
-    outside: float = 0.0
+    straight: float = 0.0
 
 
 @dataclass
@@ -91,7 +94,7 @@ class PriorFit:
     def terms(self) -> dict[str, Term]:
         """The terms of the prior file: exact types first, then pooled."""
         found = {}
-        for kind in KINDS:
+        for kind in TERMS:
             own = [f.entry for f in self.fitted if f.kind == kind]
             if own:
                 found[kind] = Term(entries=tuple(own), separation=SEPARATION.get(kind))
@@ -120,15 +123,13 @@ def fit_prior(
         NumericalError: a distribution that the form cannot describe at all.
     """
     result = PriorFit()
-    for kind in KINDS:
-        pooled = distributions.pooled(kind)
-        if pooled is None:
-            continue
+    for kind in TERMS:
         parts = distributions.of(kind)
+        if not parts:
+            continue
         if kind == "bond":
             parts = [_unbroken(h, result) for h in parts]
-            counts = np.sum([h.counts for h in parts], axis=0)
-            pooled = Histogram(pooled.kind, POOLED, counts, sum(h.beyond for h in parts))
+        pooled = merged(parts, POOLED)
         if kind in PAIR_TERMS:
             _fit_pairs(pooled, parts, kt, by_type, min_samples, result)
             continue
@@ -139,9 +140,15 @@ def fit_prior(
                 remedy="use more frames",
             )
         result.fitted.append(_fit(pooled, kt, form))
+        across = _disulfides(distributions, parts, result) if kind == "bond" else []
+        for histogram in across:
+            result.fitted.append(_fit(histogram, kt, form))
         if not by_type or len(parts) == 1:
             continue  # one type: the pooled entry is its own
+        done = {h.types for h in across}
         for histogram in parts:
+            if histogram.types in done:
+                continue
             if histogram.n >= max(min_samples, FEWEST):
                 result.fitted.append(_fit(histogram, kt, form))
             else:
@@ -165,8 +172,7 @@ def _fit(histogram: Histogram, kt: float, form: str) -> Fitted:
         low, high = min(low, span.mean - margin), max(high, span.mean + margin)
         wall = Wall(k, low, high)
     parameters = _parameters(histogram, kt, form, low, high)
-    x = kind.centres
-    beyond = 0 if wall is None else int(histogram.counts[(x < low) | (x > high)].sum())
+    straight = kind.name == "angle" and histogram.counts[kind.centres > LAST_ANGLE].sum()
     return Fitted(
         kind.name,
         (types := _pattern(kind.name, histogram.types)),
@@ -175,7 +181,7 @@ def _fit(histogram: Histogram, kt: float, form: str) -> Fitted:
         histogram,
         overlap(histogram, parameters, kt, wall),
         (span.low, span.high),
-        beyond / histogram.n,
+        float(straight / histogram.n),
     )
 
 
@@ -220,6 +226,24 @@ def _unbroken(histogram: Histogram, result: PriorFit) -> Histogram:
     return kept
 
 
+def _disulfides(
+    distributions: Distributions, parts: list[Histogram], result: PriorFit
+) -> list[Histogram]:
+    """Bonds of the types that disulfides join: they need entries of their own, few as they are."""
+    found = []
+    for bridge in distributions.of("disulfide"):
+        own = [h for h in parts if h.types == bridge.types]
+        if own:
+            result.notes.append(
+                f"bond {'-'.join(bridge.types)}: disulfides and neighbours in the chain are of the "
+                "same types and share one term"
+            )
+        whole = merged([_unbroken(bridge, result), *own], bridge.types)
+        if whole.n >= FEWEST:
+            found.append(replace(whole, kind=KINDS["bond"]))
+    return found
+
+
 def _fit_pairs(
     pooled: Histogram,
     parts: list[Histogram],
@@ -253,13 +277,10 @@ def _fit_pairs(
     if not by_type or len(parts) == 1 or pooled.n < FEWEST:
         return
     spheres = fit_types(parts, sphere, kt, max(min_samples, FEWEST))
-    known = {h.types: h for h in parts if h.n}
-    for types, own in spheres.items():
-        h = known.get(types)
-        n = h.n if h else sum(p.n for p in parts if types[0] in p.types) * (types[1] == "*")
-        entry = Entry(types, own, None, n)
-        result.fitted.append(Fitted(name, types, "-".join(types), entry, h, None))
-    enough = {t for types in spheres for t in types}
+    for s in spheres:
+        entry = Entry(s.types, s.sphere, None, s.samples)
+        result.fitted.append(Fitted(name, s.types, "-".join(s.types), entry, s.histogram, None))
+    enough = {t for s in spheres for t in s.types}
     few = sorted({t for h in parts for t in h.types} - enough)
     if few:
         result.few[name] = few
@@ -276,8 +297,8 @@ def _judge(result: PriorFit) -> None:
             "the figure, or use `--form spline`"
         )
     for f in result.fitted:
-        if f.kind == "angle" and f.outside > 0.02:
+        if f.straight > 0.01:
             result.notes.append(
-                f"angle {f.label}: {f.outside:.1%} of the samples lie outside the walls, which "
-                f"stop at {np.degrees(LAST_ANGLE):.0f} degrees, where dihedrals become singular"
+                f"angle {f.label}: {f.straight:.1%} of the samples lie behind the wall, which "
+                f"begins at {np.degrees(LAST_ANGLE):.0f} degrees, where dihedrals become singular"
             )

@@ -36,7 +36,8 @@ NARROWEST = {"A": 0.005, "radian": 0.02}  # spread; what constraints hold has no
 SEGMENTS = 36  # of a spline
 PENALTIES = 10.0 ** np.arange(6.0, -2.1, -0.5)
 TAIL = 1e-4  # share of the samples outside the sampled range, on either side
-FEW = 10  # or so many samples
+FEW = 10  # or so many samples,
+MOST = 0.01  # up to this share
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Range:
 
 
 def sampled_range(histogram: Histogram) -> Range:
-    """The range that leaves `TAIL` of the samples, and at least `FEW`, outside on either side."""
-    q = min(max(TAIL, FEW / histogram.n), 0.05)
+    """The range that leaves `TAIL` of the samples, and some `FEW`, outside on either side."""
+    q = min(max(TAIL, FEW / histogram.n), MOST)
     x, n = histogram.kind.centres, histogram.counts / histogram.counts.sum()
     mean = float(n @ x)
     spread = float(np.sqrt(n @ (x - mean) ** 2))

@@ -101,7 +101,7 @@ def test_angles_are_walled_before_they_are_straight() -> None:
     wall = entries(fit, "angle")[("*",) * 3].entry.wall
     assert wall.high == pytest.approx(LAST_ANGLE)
     assert wall.high < np.pi - 0.2
-    assert any("outside the walls" in note for note in fit.notes)
+    assert any("behind the wall" in note for note in fit.notes)
     for f in entries(fit, "angle").values():
         at = energy(f.entry.parameters, np.array([f.entry.wall.high, np.pi]))
         climb = 0.5 * f.entry.wall.k * (np.pi - f.entry.wall.high) ** 2
@@ -175,3 +175,30 @@ def test_rows_are_typed_in_their_order() -> None:
     bond = rows[0]
     assert isinstance(bond, Rows)
     assert [bond.types[i] for i in bond.of] == [("A", "B"), ("A", "C"), ("A", "C")]
+
+
+def bridged(n: int, both: bool) -> Distributions:
+    """Chains A-C-A and disulfides C-C of 5.5 angstrom; with `both`, neighbours C-C as well."""
+    found = Distributions()
+    found.add(free_chains(n, 3), typed_rows(chain_terms(3), ["A", "C", "A"]))
+    if both:
+        found.add(free_chains(n, 2), typed_rows(chain_terms(2), ["C", "C"]))
+    bridge = free_chains(n // 10, 2, bond=lambda r: 0.5 * 80.0 * (r - 5.5) ** 2)
+    found.add(bridge, typed_rows(chain_terms(2), ["C", "C"], np.array([True])))
+    return found
+
+
+@pytest.mark.parametrize("by_type", [True, False])
+def test_disulfides_have_their_own_term_and_leave_the_pooled_one(by_type: bool) -> None:
+    fit = fit_prior(bridged(3000, both=False), KT, by_type=by_type, min_samples=5000)
+    bonds = entries(fit, "bond")
+    assert bonds[("*", "*")].entry.parameters.k == pytest.approx(120.0, rel=0.05)
+    assert bonds[("C", "C")].entry.parameters.r0 == pytest.approx(5.5, rel=0.01)
+    assert bonds[("C", "C")].entry.parameters.k == pytest.approx(80.0, rel=0.2)
+    assert set(fit.terms()) == {"bond", "angle", "excluded_volume"}
+
+
+def test_disulfides_among_neighbours_of_their_types_are_told() -> None:
+    fit = fit_prior(bridged(3000, both=True), KT)
+    assert any("share one term" in note for note in fit.notes)
+    assert entries(fit, "bond")[("C", "C")].entry.samples == 3300
