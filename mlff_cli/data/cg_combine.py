@@ -52,6 +52,16 @@ class _Molecules(Sequence[BeadMolecule]):
 
     def __init__(self) -> None:
         self.places: list[tuple[CGSet, int, np.ndarray]] = []
+        self.names: list[str] = []
+
+    def add(self, molecule: BeadMolecule, place: tuple[CGSet, int, np.ndarray]) -> None:
+        """Add a molecule; of two that have one name the second is called `name_2`."""
+        name, n = molecule.name, 1
+        while name in self.names:
+            n += 1
+            name = f"{molecule.name}_{n}"
+        self.names.append(name)
+        self.places.append(place)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -65,7 +75,7 @@ class _Molecules(Sequence[BeadMolecule]):
     def __getitem__(self, k: int | slice) -> BeadMolecule | list[BeadMolecule]:
         if isinstance(k, slice):
             return [self[i] for i in range(*k.indices(len(self)))]
-        return _molecule(*self.places[k])
+        return dataclasses.replace(_molecule(*self.places[k]), name=self.names[k])
 
 
 def combine(
@@ -193,10 +203,11 @@ def _join(
         species = np.array([place[name] for name in names], np.int32)
         numbers, metadata = [], _metadata(cg)
         for k in range(len(cg.layouts)):
-            key = _digest(_molecule(cg, k, species))
+            molecule = _molecule(cg, k, species)
+            key = _digest(molecule)
             if key not in known:
                 known[key] = len(molecules)
-                molecules.places.append((cg, k, species))
+                molecules.add(molecule, (cg, k, species))
                 told.append(metadata[k] if k < len(metadata) else {})
             numbers.append(known[key])
         joined.append(_Joined(cg, species, numbers, first_source))

@@ -113,6 +113,17 @@ def test_a_molecule_of_two_sets_is_kept_once(tmp_path: Path) -> None:
         assert [s["molecule"] for s in cg.sources] == [0, 0]
 
 
+def test_names_tell_molecules_apart(tmp_path: Path) -> None:
+    paths = []
+    for n in (3, 4, 5):
+        (tmp_path / str(n)).mkdir()
+        paths.append(one(tmp_path / str(n) / "protein.npz", n))
+    combine(paths, tmp_path / "x.npz")
+    with CGSet(tmp_path / "x.npz") as cg:
+        assert [m.name for m in cg.molecules] == ["protein", "protein_2", "protein_3"]
+        assert [m.n_beads for m in cg.molecules] == [3, 4, 5]
+
+
 @pytest.mark.parametrize("parked", [0.0, 95.0, np.nan])
 def test_seeds_sets_are_joined_without_their_padding(tmp_path: Path, parked: float) -> None:
     real = seed_set(tmp_path / "a.npz", [3, 5, 3], parked=parked)
