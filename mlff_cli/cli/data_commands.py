@@ -23,13 +23,20 @@ SAID = Talk()  # stands for what `talking` hands over
 @talking
 def convert(
     inputs: Annotated[
-        list[Path], typer.Argument(help="Grouped HDF5, extxyz, SDF, or any file ASE reads.")
+        list[Path],
+        typer.Argument(help="Molecules (HDF5, extxyz, SDF, ...), trajectories, or CG NPZ."),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help=".h5 (grouped HDF5) or .xyz (extxyz).")
+        Path,
+        typer.Option(
+            "-o", "--output", help=".h5 (grouped HDF5 or H5MD), .xyz (extxyz), .npz (as the input)."
+        ),
     ],
     level_of_theory: Annotated[
         str | None, typer.Option(help="Written where the inputs do not name theirs.")
+    ] = None,
+    top: Annotated[
+        Path | None, typer.Option(help="Topology of trajectories that have none inside.")
     ] = None,
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
@@ -38,7 +45,7 @@ def convert(
     """Convert and combine data files."""
     from mlff_cli.stages import convert as stage
 
-    chosen = stage.Options(level_of_theory, force, dry_run)
+    chosen = stage.Options(level_of_theory, force, dry_run, top)
     execute(lambda reporter: stage.run(inputs, output, chosen, reporter), talk)
 
 

@@ -125,7 +125,10 @@ def describe_trajectory(path: Path) -> Description:
             "topology": "inside" if file.topology is not None else "in another file",
         }
         plain = {k: v for k, v in file.facts.items() if k != "provenance"}
-        facts |= {k: str(v) for k, v in plain.items() if isinstance(v, str | int | float)}
+        if file.has_forces and isinstance(plain.get("forces"), str):
+            facts["forces"] = f"yes: {plain['forces']}"
+        told = {k: str(v) for k, v in plain.items() if isinstance(v, str | int | float)}
+        facts = {**told, **facts}
         origin = _recorded(file.facts.get("provenance"))
     return Description(
         "trajectory", facts, {"facts": json.loads(json.dumps(plain, default=str))}, origin
