@@ -16,12 +16,13 @@ from mlff_cli.coarse.rigid_groups import (
     no_groups,
     topology_groups,
 )
-from mlff_cli.core.errors import DataError
+from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.data.cg_npz import BeadMolecule
 from mlff_cli.data.constraint_file import read_constraints
 from mlff_cli.data.force_rows import Rows, read_frames
 from mlff_cli.data.force_sources import ForceSources
 
+SAME_TEMPERATURE = 1e-4  # relative: a set stores temperatures in single precision
 LOOKED_AT = 100  # frames, far apart, in which rigid distances are looked for
 
 
@@ -81,6 +82,45 @@ def check_trajectories(beads: BeadMolecule, rows: Rows, sources: ForceSources) -
         if "constraints" in trajectory.facts:
             recorded.add(str(trajectory.facts["constraints"]))
     return Looked(n_atoms, precision, tuple(sorted(recorded)))
+
+
+def ensemble_temperature(
+    rows: Rows, name: str, noise: float | None, asked: float | None
+) -> tuple[float | None, list[str]]:
+    """Temperature of a molecule's frames, which noise needs, and what a user must be told.
+
+    Args:
+        rows: the molecule's frames.
+        name: of the molecule.
+        noise: `--noise`, angstrom.
+        asked: `--temperature`, K.
+
+    Raises:
+        UsageError: noise needs one temperature, and the set says several, none, or another.
+    """
+    known = np.unique(rows.temperature[np.isfinite(rows.temperature)]).astype(float)
+    shown = ", ".join(f"{t:g}" for t in known)
+    if len(known) > 1:
+        told = f"{name}: the frames have {len(known)} temperatures ({shown} K)"
+        remedy = "choose one with `mlff cg-map --temperature T`"
+        if noise is not None:
+            raise UsageError(f"{told}, and noise needs one", remedy=remedy)
+        return None, [f"{told}: a potential of mean force is that of one; {remedy}"]
+    if noise is None:
+        return None, []
+    if not len(known):
+        if asked is None:
+            raise UsageError(
+                f"{name}: noise needs the temperature of the frames, which the set does not say",
+                remedy="give --temperature T",
+            )
+        return asked, []
+    if asked is not None and not np.isclose(asked, known[0], rtol=SAME_TEMPERATURE):
+        raise UsageError(
+            f"{name}: --temperature {asked:g} contradicts the set, whose frames are at {shown} K",
+            remedy="leave --temperature out",
+        )
+    return (float(known[0]) if asked is None else asked), []
 
 
 def find_rigid(

@@ -18,7 +18,7 @@ import numpy as np
 from mlff_cli.coarse.aggforce_engine import require_aggforce
 from mlff_cli.coarse.device_gram import require_device
 from mlff_cli.coarse.force_fit import Recipe, check_groups, fit_force_map
-from mlff_cli.coarse.force_inputs import check_trajectories, find_rigid
+from mlff_cli.coarse.force_inputs import check_trajectories, ensemble_temperature, find_rigid
 from mlff_cli.coarse.force_passes import gram_matrices, noisy, prepare, projected
 from mlff_cli.coarse.force_report import UNITS, fit_report, judgement, tables
 from mlff_cli.coarse.force_split import Split, split_frames
@@ -37,7 +37,6 @@ from mlff_cli.data.force_sources import ForceSources, absolute, digests, match_s
 from mlff_cli.data.map_store import MapStore, Projected
 from mlff_cli.data.trajectory import split_selection
 
-SAME_TEMPERATURE = 1e-4  # relative: a set stores temperatures in single precision
 MOST_NOISE = 5.0  # angstrom; beads are 3.8 A apart
 SILENT = 1 << 30  # bytes hashed without a word
 CHOICES = ("auto", "topology", "none")  # of --constraints; anything else is a file
@@ -246,9 +245,12 @@ def _look(
 ) -> _Job:
     """Find everything wrong that can be found before forces are read, and what is rigid."""
     names = [cg.molecules[k].name for k in range(len(rows))]
-    recipes = [
-        _recipe(some, name, options, reporter) for some, name in zip(rows, names, strict=True)
-    ]
+    recipes = []
+    for some, name in zip(rows, names, strict=True):
+        kelvin, notes = ensemble_temperature(some, name, options.noise, options.temperature)
+        for note in notes:
+            reporter.warning(note)
+        recipes.append(Recipe(options.method, options.l2, options.engine, options.noise, kelvin))
     rigid = []
     with ForceSources(paths) as sources:
         looked = [check_trajectories(cg.molecules[k], rows[k], sources) for k in range(len(rows))]
@@ -265,34 +267,6 @@ def _look(
             rigid.append(found)
     n_atoms = [found.n_atoms for found in looked]
     return _Job(cg, names, rows, recipes, n_atoms, rigid, options, reporter)
-
-
-def _recipe(rows: Rows, name: str, options: Options, reporter: Reporter) -> Recipe:
-    """How to fit a molecule; with noise, at the one temperature of its frames."""
-    known = np.unique(rows.temperature[np.isfinite(rows.temperature)]).astype(float)
-    shown = ", ".join(f"{t:g}" for t in known)
-    if len(known) > 1:
-        told = f"{name}: the frames have {len(known)} temperatures ({shown} K)"
-        remedy = "choose one with `mlff cg-map --temperature T`"
-        if options.noise is not None:
-            raise UsageError(f"{told}, and noise needs one", remedy=remedy)
-        reporter.warning(f"{told}: a potential of mean force is that of one; {remedy}")
-    temperature = options.temperature
-    if options.noise is not None:
-        if temperature is None and not len(known):
-            raise UsageError(
-                f"{name}: noise needs the temperature of the frames, which the set does not say",
-                remedy="give --temperature T",
-            )
-        if temperature is None:
-            temperature = float(known[0])
-        elif len(known) and not np.isclose(temperature, known[0], rtol=SAME_TEMPERATURE):
-            raise UsageError(
-                f"{name}: --temperature {temperature:g} contradicts the set, whose frames are at "
-                f"{shown} K",
-                remedy="leave --temperature out",
-            )
-    return Recipe(options.method, options.l2, options.engine, options.noise, temperature)
 
 
 def _fit(job: _Job, workers: Crew, weights: MapStore, device: Any) -> list[dict[str, Any]]:
