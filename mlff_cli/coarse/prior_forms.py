@@ -24,7 +24,6 @@ from scipy.ndimage import gaussian_filter1d
 
 from mlff_cli.coarse.distributions import Histogram
 from mlff_cli.coarse.log_linear import Fit, log_linear
-from mlff_cli.core.errors import NumericalError
 from mlff_cli.data.prior_forms import Cosine, Fourier, Harmonic, PeriodicSpline, Spline
 
 MAX_ORDER = {"angle": 4, "dihedral": 6}
@@ -78,8 +77,8 @@ def widened(histogram: Histogram) -> Histogram:
 def fit_harmonic(histogram: Histogram, kt: float) -> Harmonic:
     """Maximum likelihood of k and r0, the Jacobian r^2 included.
 
-    Raises:
-        NumericalError: the distribution is flatter than any spring's.
+    Lengths of several kinds together may be spread as no spring spreads them, so that the best one
+    would rest where no bond is: it is then the spring of their mean and variance.
     """
     histogram = widened(histogram)
     span = sampled_range(histogram)
@@ -90,15 +89,12 @@ def fit_harmonic(histogram: Histogram, kt: float) -> Harmonic:
     width = (edges[1] - edges[0]) / s
     fit = log_linear(counts, measure, np.stack([z, z**2], 1), start=np.array([0.0, -0.5]))
     c, d = fit.c
-    if d >= 0.0:
-        raise NumericalError(
-            f"bonds {'-'.join(histogram.types)}: their lengths are spread more evenly than any "
-            "spring spreads them",
-            remedy="use `--form spline`, or check the chains with `mlff check`",
-        )
+    r0 = span.mean - s * c / (2.0 * d) if d < 0.0 else np.inf
+    if not span.low <= r0 <= span.high:
+        return Harmonic(kt / s**2, span.mean)
     # counting in bins adds width^2/12 to the variance (Sheppard)
     variance = s**2 * (-0.5 / d - width**2 / 12.0)
-    return Harmonic(kt / variance, span.mean - s * c / (2.0 * d))
+    return Harmonic(kt / variance, r0)
 
 
 def fit_fourier(histogram: Histogram, kt: float) -> Fourier:

@@ -108,6 +108,20 @@ def test_errors_fall_with_the_square_root_of_the_samples(form: str) -> None:
     assert errors[1] < errors[0] / (3.0 if "spline" in form else 4.0)
 
 
+def test_two_kinds_of_bonds_in_one_give_a_spring_that_rests_among_them() -> None:
+    """As CA-CA and CA-CB: the likeliest spring would rest near zero, or below."""
+    for short, n in ((1.5, N // 2), (1.0, N // 10), (0.2, N)):
+        values = np.concatenate(
+            [
+                draw("bond", lambda r, at=at: 150.0 * (r - at) ** 2, m)
+                for at, m in ((short, n), (3.8, N))
+            ]
+        )
+        fit = fit_harmonic(histogram("bond", values), KT)
+        assert values.min() < fit.r0 < values.max()
+        assert fit.k > 0.0
+
+
 def test_the_fit_has_the_moments_of_the_samples() -> None:
     """What maximum likelihood means for springs and series, whatever the data really are."""
     values = np.concatenate(
