@@ -102,9 +102,12 @@ class PartialRun:
             DataError: it is damaged.
         """
         try:
-            with np.load(self.state, allow_pickle=False) as arrays:
+            with (
+                self.state.open("rb") as stream,  # numpy does not close a damaged file itself
+                np.load(stream, allow_pickle=False) as arrays,
+            ):
                 return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"the interrupted run cannot be read: {error}",
                 where=str(self.state),

@@ -96,7 +96,8 @@ def read_structure(path: Path) -> Molecule:
         raise StorageError("the file does not exist", where=str(path), remedy="check the path")
     reader = app.PDBxFile if path.suffix.lower() in (".cif", ".mmcif") else app.PDBFile
     try:
-        found = reader(str(path))
+        with path.open(encoding="utf-8") as stream:  # OpenMM leaves a malformed file open
+            found = reader(stream)
         positions = np.asarray(found.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
     except Exception as error:  # its parsers raise whatever they meet
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -324,25 +325,39 @@ def _undated(text: str) -> str:
     return "".join(line for line in text.splitlines(True) if not line.startswith("REMARK   1 CREA"))
 
 
-Minimised = tuple[np.ndarray, float, float]
+class _Watch(openmm.MinimizationReporter):  # type: ignore[misc]
+    """Ends a minimisation when it is asked to stop."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def report(self, iteration: int, x: Any, gradient: Any, args: Any) -> bool:
+        """Whether to stop here."""
+        return self._stop()
 
 
-def minimise(simulated: Simulated, make: Callable[[], Any], tolerance: float = 10.0) -> Minimised:
+def minimise(
+    simulated: Simulated,
+    context: openmm.Context,
+    stop: Callable[[], bool] = lambda: False,
+    tolerance: float = 10.0,
+) -> tuple[np.ndarray, float, float]:
     """Relax the structure.
 
     Args:
         simulated: what to relax.
-        make: makes an OpenMM context of its system.
+        context: of its system.
+        stop: asked after every iteration whether to stop early.
         tolerance: root mean square force to reach, kJ/mol/nm.
 
     Returns:
         Positions (N, 3) in nm, and the energies before and after in kJ/mol.
     """
-    context = make()
     context.setPositions(simulated.positions)
     context.computeVirtualSites()
     before = _energy(context)
-    openmm.LocalEnergyMinimizer.minimize(context, tolerance, 0)
+    openmm.LocalEnergyMinimizer.minimize(context, tolerance, 0, _Watch(stop))
     state = context.getState(positions=True)
     return state.getPositions(asNumpy=True)._value.copy(), before, _energy(context)
 

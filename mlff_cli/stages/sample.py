@@ -48,6 +48,10 @@ FORCES = (
     "negative gradient of the potential energy, as OpenMM reports it; constraint forces are not "
     "included"
 )
+WHERE = {
+    True: "unwrapped: molecules are whole and may leave the box",
+    False: "near the origin: the centre of mass is put back there after every frame",
+}
 INTEGRATOR = "LangevinMiddleIntegrator"
 HOTTEST = 5000.0  # K
 _WRITTEN = ("position", "force", "potential_energy", "temperature", "replica")
@@ -147,7 +151,7 @@ def run(
     partial = PartialRun(output)
     with interruptible() as stop, alone_in(partial.folder, "mlff sample"):
         try:
-            model = _prepare(plan, partial, reporter)
+            model = _prepare(plan, partial, stop, reporter)
             ensemble = _ensemble(plan, model)
             ensemble.restore(partial.load())
             speed = _simulate(plan, partial, ensemble, stop, reporter)
@@ -269,7 +273,9 @@ def _build(plan: _Plan) -> Simulated:
     return made
 
 
-def _prepare(plan: _Plan, partial: PartialRun, reporter: Reporter) -> openmm.System:
+def _prepare(
+    plan: _Plan, partial: PartialRun, stop: StopRequest, reporter: Reporter
+) -> openmm.System:
     """What is simulated: of the interrupted run, or made now with everything the run needs."""
     if partial.complete:
         try:
@@ -282,7 +288,10 @@ def _prepare(plan: _Plan, partial: PartialRun, reporter: Reporter) -> openmm.Sys
     partial.clear()
     made = _build(plan)
     reporter.info(_described(plan, made))
-    positions, before, after = minimise(made, lambda: plan.engine.context(made.system))
+    context = plan.engine.context(made.system)
+    positions, before, after = minimise(made, context, lambda: stop.requested)
+    if stop.requested:
+        raise _interrupted(plan, partial, stop, 0)
     if not (np.isfinite(positions).all() and math.isfinite(after)):
         raise NumericalError(
             f"the energy is {before:.3g} kJ/mol before minimisation and not finite after it",
@@ -458,7 +467,9 @@ def _facts(plan: _Plan, made: Simulated) -> dict[str, Any]:
         "constraints": options.constraints,
         "rigid_water": options.constraints == "hbonds",
         "forces": FORCES,
-        "positions": "unwrapped, molecules whole" if made.periodic else "centred at every frame",
+        "positions": "unwrapped, molecules whole"
+        if made.periodic
+        else "near the origin: the centre of mass is put back there after every frame",
         "solvent": made.solvent,
         "temperatures": plan.temperatures.tolist(),
         "integrator": INTEGRATOR,

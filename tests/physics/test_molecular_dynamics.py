@@ -63,7 +63,7 @@ def test_energies_and_kinetic_temperature_are_the_canonical_ones() -> None:
     The middle scheme samples positions of a harmonic well exactly, whatever the time step.
     """
     n, temperature = 100, 350.0
-    schedule = Schedule(equilibration=500, production=30_000, interval=100, exchange=0)
+    schedule = Schedule(equilibration=500, production=12_000, interval=40, exchange=0)
     run = ensemble(n, [temperature], schedule)
     run.start(np.zeros((2 * n, 3)) + np.arange(2 * n)[:, None] * 1e-6)
     kept = collect(run, schedule.end)
@@ -78,7 +78,7 @@ def test_energies_and_kinetic_temperature_are_the_canonical_ones() -> None:
 def test_exchange_keeps_every_temperature_canonical() -> None:
     """Three temperatures that swap half of the time: means and kinetic energies stay in place."""
     n, temperatures = 10, [300.0, 360.0, 430.0]
-    schedule = Schedule(equilibration=500, production=30_000, interval=50, exchange=50)
+    schedule = Schedule(equilibration=500, production=12_000, interval=40, exchange=40)
     run = ensemble(n, temperatures, schedule)
     run.start(np.zeros((2 * n, 3)) + np.arange(2 * n)[:, None] * 1e-6)
     kept = collect(run, schedule.end)
@@ -88,7 +88,7 @@ def test_exchange_keeps_every_temperature_canonical() -> None:
     np.testing.assert_allclose(run.mean_heat, temperatures, rtol=4 * np.sqrt(2 / (2 * f * len(u))))
     assert (run.ladder.acceptance > 0.2).all()
     assert (run.ladder.acceptance < 0.9).all()
-    assert run.ladder.trips.sum() > 10
+    assert run.ladder.trips.sum() > 4
     assert (np.sort(kept["replica"], axis=1) == np.arange(3)).all()
     np.testing.assert_array_equal(kept["temperature"], np.tile(temperatures, (len(u), 1)))
 
