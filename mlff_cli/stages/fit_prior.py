@@ -20,14 +20,13 @@ from mlff_cli.coarse.prior_fit import DAMPING, Fitted, PriorFit, fit_prior
 from mlff_cli.coarse.set_terms import MoleculeTerms, molecule_terms, molecules, type_names
 from mlff_cli.core.artifacts import atomic_path, check_writable, provenance, sha256
 from mlff_cli.core.errors import DataError, MLFFError, UsageError
-from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
+from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.data.cg_npz import CGSet
+from mlff_cli.data.cg_temperatures import rows_of_temperature
 from mlff_cli.data.cg_writer import write_cg
 from mlff_cli.data.prior_file import PriorFile, write_prior
-from mlff_cli.data.prior_forms import Cosine, Form, Fourier, Harmonic, SoftSphere
 from mlff_cli.report.prior_figures import page_paths, pages, write_page
-
-SAME_TEMPERATURE = 0.5  # K; frames nearer than that are of one ensemble
+from mlff_cli.report.prior_summary import prior_summary
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,13 @@ def run(
                 where=str(data),
                 remedy="run `mlff project-forces` first",
             )
-        rows, temperature = _frames(cg, options)
+        if options.subtract and "subtracted_prior" in cg.metadata:
+            raise DataError(
+                "--subtract takes one prior off the forces, those of the set lack one already",
+                where=str(data),
+                remedy="fit the set that it was made from",
+            )
+        rows, temperature = rows_of_temperature(cg, options.temperature)
         known = _terms(cg, reporter)
         if options.dry_run:
             plan = f"would fit {len(rows)} frames of {data} at {temperature:g} K, write {output}"
@@ -119,16 +124,21 @@ def run(
         for path in figures:
             check_writable(path, force=options.force, inputs=[data])
         with ExitStack() as together:  # all outputs appear, or none
-            for number, (path, panels) in enumerate(zip(figures, drawn, strict=True), 1):
-                temporary = together.enter_context(atomic_path(path, force=options.force))
+            if options.figure:
                 title = f"{data.name}, {temperature:g} K, {options.form}"
-                write_page(temporary, panels, kt, title, number, len(drawn))
+                _figures(figures, drawn, kt, title, options, together, reporter)
             temporary = together.enter_context(atomic_path(output, force=options.force))
             write_prior(temporary, prior, force=True)
             if options.subtract:
                 _subtract(cg, prior, known, sha256(temporary), output, options, reporter)
+    left = sum(f.histogram is not None and f.histogram.n > 0 for f in fit.fitted)
+    left -= sum(map(len, drawn))
+    if options.figure and left:
+        reporter.info(f"{left} terms, those with the fewest samples, are fitted but not drawn")
+    if options.figure and (stale := page_paths(output, len(figures) + 1)[-1]).exists():
+        reporter.warning(f"{stale} is a page of an earlier figure, this one has {len(figures)}")
     outputs = [output, *figures, *([options.subtract] if options.subtract else [])]
-    return _summary(fit, len(rows), temperature, notes, outputs)
+    return prior_summary(fit, len(rows), temperature, notes, outputs)
 
 
 def _check(options: Options) -> None:
@@ -153,50 +163,6 @@ def _check_outputs(data: Path, output: Path, options: Options) -> None:
             f"outputs need names of their own, found {', '.join(map(str, outputs))}",
             remedy="name the prior *.yaml and the set *.npz",
         )
-
-
-def _frames(cg: CGSet, options: Options) -> tuple[np.ndarray, float]:
-    """Rows of the frames to use, and their temperature in K."""
-    told = cg.per_frame("temperature").astype(np.float64)
-    known = np.isfinite(told)
-    wanted = options.temperature
-    if not known.any():
-        if wanted is None:
-            raise UsageError(
-                "the temperature of the frames is needed, the set does not say it",
-                where=str(cg.path),
-                remedy="pass --temperature, as --temperature 300",
-            )
-        return np.arange(cg.n_frames), wanted
-    found = _temperatures(told[known])
-    if wanted is None:
-        if len(found) > 1:
-            raise UsageError(
-                f"one temperature is needed, the set has {_listed(found)} K",
-                where=str(cg.path),
-                remedy=f"pass --temperature {found[0]:g} to use the frames of that one",
-            )
-        wanted = found[0]
-    near = known & (np.abs(told - wanted) <= SAME_TEMPERATURE)
-    if not near.any():
-        raise UsageError(
-            f"no frame has the temperature {wanted:g} K, the set has {_listed(found)} K",
-            where=str(cg.path),
-            remedy=f"pass --temperature {found[0]:g}",
-        )
-    return np.flatnonzero(near), wanted
-
-
-def _temperatures(told: np.ndarray) -> list[float]:
-    """Temperatures that differ, ascending; each the middle of those that do not."""
-    values = np.unique(told)
-    groups = np.split(values, np.flatnonzero(np.diff(values) > SAME_TEMPERATURE) + 1)
-    return [round(float(np.median(g)), 3) for g in groups]
-
-
-def _listed(temperatures: list[float]) -> str:
-    shown = ", ".join(f"{t:g}" for t in temperatures[:8])
-    return shown + (f" and {len(temperatures) - 8} more" if len(temperatures) > 8 else "")
 
 
 def _terms(cg: CGSet, reporter: Reporter) -> list[MoleculeTerms]:
@@ -249,24 +215,52 @@ def _told(fit: PriorFit, counted: Distributions) -> list[str]:
     return notes
 
 
-def _prior(cg: CGSet, fit: PriorFit, temperature: float, options: Options) -> PriorFile:
+def _command(cg: CGSet, options: Options) -> list[str]:
+    """The command that makes these bytes; names of outputs are not part of them."""
     command = ["mlff", "fit-prior", str(cg.path), "--form", options.form]
     if options.temperature is not None:
         command += ["--temperature", f"{options.temperature:g}"]
     if not options.by_type:
         command += ["--no-by-type"]
-    command += ["--min-samples", str(options.min_samples)]
-    mapping = cg.metadata.get("mapping")
+    return [*command, "--min-samples", str(options.min_samples)]
+
+
+def _mapping(cg: CGSet) -> str:
+    """Name of the mapping that all molecules share."""
+    each = [cg.metadata, *cg.metadata.get("molecules", [])]
+    names = {str(m["mapping"]) for m in each if isinstance(m.get("mapping"), str)}
+    return names.pop() if len(names) == 1 else "unknown"
+
+
+def _prior(cg: CGSet, fit: PriorFit, temperature: float, options: Options) -> PriorFile:
+    command = _command(cg, options)
     record = provenance(command, [cg.path], seed=options.seed, packages=["numpy", "scipy"])
     return PriorFile(
         species=tuple(type_names(cg)),
         terms=fit.terms(),
         temperature=temperature,
-        mapping=mapping if isinstance(mapping, str) else "unknown",
+        mapping=_mapping(cg),
         form="spline" if options.form == "spline" else "parametric",
         damping=DAMPING,
         provenance=record,
     )
+
+
+def _figures(
+    paths: list[Path],
+    drawn: list[list[Fitted]],
+    kt: float,
+    title: str,
+    options: Options,
+    together: ExitStack,
+    reporter: Reporter,
+) -> None:
+    """Draw the pages; they appear when `together` ends."""
+    with reporter.progress(len(drawn), "figure", "pages") as bar:
+        for number, (path, panels) in enumerate(zip(paths, drawn, strict=True), 1):
+            temporary = together.enter_context(atomic_path(path, force=options.force))
+            write_page(temporary, panels, kt, title, number, len(drawn))
+            bar.advance()
 
 
 def _subtract(
@@ -287,9 +281,7 @@ def _subtract(
         **cg.metadata,
         "subtracted_prior": {"path": str(output), "sha256": digest},
         "provenance": {
-            **provenance(
-                ["mlff", "fit-prior", str(cg.path), "--subtract"], [cg.path], seed=options.seed
-            ),
+            **provenance(_command(cg, options), [cg.path], seed=options.seed),
             "origin": cg.metadata.get("provenance"),
         },
     }
@@ -310,55 +302,3 @@ def _subtract(
             stream(),
             force=options.force,
         )
-
-
-def _summary(
-    fit: PriorFit, frames: int, temperature: float, notes: list[str], outputs: list[Path]
-) -> Summary:
-    entries = [
-        {
-            "term": f.kind,
-            "types": list(f.types),
-            "form": f.entry.parameters.form,
-            "samples": f.entry.samples,
-            "overlap": f.overlap,
-            "range": list(f.range) if f.range else None,
-        }
-        for f in fit.fitted
-    ]
-    rows = [_row(f, fit) for f in fit.fitted if f.label == "pooled"]
-    columns = ["term", "samples", "pooled parameters", "types of their own", "pooled types"]
-    few = [
-        f"{kind}: {', '.join(types[:8])}{f' and {len(types) - 8} more' if len(types) > 8 else ''} "
-        "with too few samples for parameters of their own"
-        for kind, types in fit.few.items()
-    ]
-    data = {
-        "outputs": [str(p) for p in outputs],
-        "frames": frames,
-        "temperature": temperature,
-        "entries": entries,
-        "pooled_for_want_of_samples": fit.few,
-        "broken_bonds": fit.broken,
-        "warnings": notes,
-    }
-    lines = [*map(str, outputs), f"{frames} frames at {temperature:g} K"]
-    return Summary(data, [Table("Prior", columns, rows, few)], lines)
-
-
-def _row(f: Fitted, fit: PriorFit) -> list[Any]:
-    own = sum(1 for g in fit.fitted if g.kind == f.kind and g.label != "pooled")
-    return [f.kind, f.entry.samples, _words(f.entry.parameters), own, len(fit.few.get(f.kind, []))]
-
-
-def _words(form: Form) -> str:
-    """Parameters in a few words."""
-    if isinstance(form, Harmonic):
-        return f"k {form.k:.4g} kcal/mol/A^2, r0 {form.r0:.4g} A"
-    if isinstance(form, SoftSphere):
-        return f"sigma {form.sigma:.4g} A, eps {form.epsilon:.4g} kcal/mol"
-    if isinstance(form, Fourier):
-        return f"series of order {len(form.a)}"
-    if isinstance(form, Cosine):
-        return "k " + ", ".join(f"{k:.3g}" for k in form.k) + " kcal/mol"
-    return f"cubic spline of {len(form.values)} knots"

@@ -307,6 +307,25 @@ def test_prior_forces_are_subtracted(tmp_path: Path) -> None:
             np.testing.assert_allclose(b.F + f, a.F, atol=1e-4)
 
 
+def test_a_prior_is_subtracted_once(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.npz", [free_chains(300, 5)], T, forces=True)
+    run(data, tmp_path / "a.yaml", Options(subtract=tmp_path / "d.npz", figure=False))
+    with pytest.raises(DataError, match="lack one already"):
+        run(tmp_path / "d.npz", tmp_path / "b.yaml", Options(subtract=tmp_path / "e.npz"))
+
+
+def test_pages_of_an_earlier_figure_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlff_cli.report.prior_figures.ROWS", 1)
+    data = write(tmp_path / "a.npz", [free_chains(300, 9)], T)
+    first = run(data, tmp_path / "p.yaml", Options(min_samples=100))
+    assert str(tmp_path / "p_2.png") in first.data["outputs"]
+    reporter = NullReporter()
+    run(data, tmp_path / "p.yaml", Options(by_type=False, force=True), reporter)
+    assert any("p_2.png is a page of an earlier figure" in w for w in reporter.warnings)
+
+
 def seed_like(path: Path, x: np.ndarray, parked: int = 2) -> Path:
     """A set as the seed's: padding in front, no bonds, no temperature."""
     n_frames, n, _ = x.shape
