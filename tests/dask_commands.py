@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -30,7 +29,9 @@ class DaskCommands:
         self._environ = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
         self._processes: list[subprocess.Popen[bytes]] = []
         self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self.file)
+            "scheduler",
+            *("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"),
+            *("--scheduler-file", str(self.file)),
         )
         wait_until(self.file.exists, "no scheduler")
 
@@ -48,7 +49,10 @@ class DaskCommands:
         environ: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start workers of one thread; `before` is a command that starts them."""
-        words = ("--scheduler-file", str(self.file), "--host", "127.0.0.1", "--nthreads", "1")
+        words = [
+            *("--scheduler-file", str(self.file), "--host", "127.0.0.1", "--nthreads", "1"),
+            *("--local-directory", str(self.folder)),
+        ]
         return self._start("worker", *words, *options, before=before, environ=environ)
 
     def _start(
@@ -73,9 +77,8 @@ class DaskCommands:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for process in reversed(self._processes):
-            process.send_signal(signal.SIGTERM)  # a nanny then ends its worker
-        for process in reversed(self._processes):
+        for process in reversed(self._processes):  # workers first: they take leave of the scheduler
+            process.terminate()
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:

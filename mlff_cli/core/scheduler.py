@@ -11,12 +11,14 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import platform
 import threading
 import time
 import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import distributed
 import threadpoolctl  # type: ignore[import-untyped]
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.comm.registry import backends
+from distributed.core import connect
 
 from mlff_cli.core import artifacts
 from mlff_cli.core.errors import MissingDependencyError, NumericalError, UsageError
@@ -38,6 +41,7 @@ TIMEOUTS = {  # environment variables and their defaults, s
 GRACE_SECONDS = 30.0  # for tasks in hand after a stop request; clusters often kill after 30 s
 LOOK_SECONDS = 5.0  # between counts of the workers, which come and go
 SHOWN_WORKERS = 3
+LOST = (asyncio.CancelledError, CancelledError, distributed.client.ClosedClientError)
 SAME_ENVIRONMENT = "start scheduler and workers from the environment that runs this command"
 
 
@@ -94,7 +98,8 @@ class Cluster(Elsewhere[distributed.Future]):
         check_address(address)
         self.address = address
         self._wait_for_workers = _seconds("MLFF_WORKER_TIMEOUT")
-        self._work = _Work(prepare, shared, _versions(packages), _sizes(inputs))
+        self._prepare = prepare
+        self._work = _Work(pickle.dumps((prepare, shared)), _versions(packages), _sizes(inputs))
         self._reporter = reporter
         self._workers = 1
         self._looked = self._seen = time.monotonic()  # last count, last time there were any
@@ -106,7 +111,7 @@ class Cluster(Elsewhere[distributed.Future]):
             self._client = stack.enter_context(_connected(self.address, self._reporter))
             with self._connection_told():
                 self._gather()
-                name = f"{self._work.prepare.__name__}-{uuid.uuid4().hex}"
+                name = f"{self._prepare.__name__}-{uuid.uuid4().hex}"
                 self._name = f"mlff-task-{name}"
                 self._shared = self._client.submit(_itself, self._work, key=f"mlff-shared-{name}")
                 while not self.wait([self._shared]):
@@ -137,7 +142,10 @@ class Cluster(Elsewhere[distributed.Future]):
         except Exception as error:
             raise _lacks_mlff(f"the scheduler {self.address}", error) from error
         _compare_versions(self._work.versions, {f"the scheduler {self.address}": scheduler[0]})
-        found = self._client.run(_look_around, names, list(self._work.sizes), on_error="return")
+        function = pickle.dumps(self._prepare)
+        found = self._client.run(
+            _look_around, names, list(self._work.sizes), function, on_error="return"
+        )
         for name, answer in found.items():
             if isinstance(answer, Exception):
                 raise _lacks_mlff(f"the worker {name}", answer) from answer
@@ -213,7 +221,7 @@ class Cluster(Elsewhere[distributed.Future]):
     def drop(self, futures: Collection[distributed.Future]) -> None:
         """See `Elsewhere`."""
         if futures and self._client.status == "running":
-            with contextlib.suppress(OSError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, *LOST):
                 self._client.cancel(list(futures), force=True)
 
     def _gives_up(self) -> bool:
@@ -226,7 +234,7 @@ class Cluster(Elsewhere[distributed.Future]):
         """Turn what Dask raises when the scheduler is gone into an error of ours."""
         try:
             yield
-        except (asyncio.CancelledError, OSError, distributed.client.ClosedClientError) as error:
+        except (*LOST, OSError) as error:
             if isinstance(error, OSError) and self._client.status == "running":
                 raise  # a task's own
             raise NumericalError(
@@ -236,28 +244,30 @@ class Cluster(Elsewhere[distributed.Future]):
 
 
 class _Work:
-    """What the tasks share. Pickled without what was prepared of it."""
+    """What the tasks share. Pickled without what was prepared of it.
 
-    def __init__(
-        self,
-        prepare: Prepare,
-        shared: tuple[Any, ...],
-        versions: dict[str, str],
-        sizes: dict[str, int],
-    ) -> None:
-        self.prepare, self.shared, self.versions, self.sizes = prepare, shared, versions, sizes
+    Args:
+        recipe: `prepare` and what it is given, pickled: a worker that cannot unpickle them fails in
+            its task and says why, where Dask would give the worker up without a word.
+        versions: that a worker must have.
+        sizes: of files that it must see.
+    """
+
+    def __init__(self, recipe: bytes, versions: dict[str, str], sizes: dict[str, int]) -> None:
+        self.recipe, self.versions, self.sizes = recipe, versions, sizes
         self._one_at_a_time = threading.Lock()
         self._function: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Work, (self.prepare, self.shared, self.versions, self.sizes)
+        return _Work, (self.recipe, self.versions, self.sizes)
 
     def __call__(self, *arguments: Any) -> Any:
         with self._one_at_a_time:
             if self._function is None:
                 self._check()  # workers that joined later
                 with threadpoolctl.threadpool_limits(1):
-                    self._function = self.prepare(*self.shared)
+                    prepare, shared = pickle.loads(self.recipe)
+                    self._function = prepare(*shared)
                 self._libraries = threadpoolctl.ThreadpoolController()  # all are loaded now
             with self._libraries.limit(limits=1):
                 return self._function(*arguments)
@@ -278,9 +288,15 @@ def _run_task(work: _Work, *arguments: Any) -> Any:
 
 
 def _look_around(
-    packages: Sequence[str], paths: Sequence[str]
+    packages: Sequence[str], paths: Sequence[str], function: bytes | None = None
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """Versions here, and sizes of files in bytes, -1 for those that are not seen."""
+    """Versions here, and sizes of files in bytes, -1 for those that are not seen.
+
+    Raises:
+        ImportError: the pickled function is not to be found here.
+    """
+    if function is not None:
+        pickle.loads(function)
     return _versions(packages), _sizes(paths)
 
 
@@ -352,9 +368,8 @@ def _connected(address: str, reporter: Reporter) -> Iterator[distributed.Client]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
-            client = distributed.Client(
-                place, timeout=max(1.0, until - time.monotonic()), set_as_default=False, name="mlff"
-            )
+            _knock(place, max(1.0, until - time.monotonic()))
+            client = distributed.Client(place, timeout=seconds, set_as_default=False, name="mlff")
         except (OSError, ImportError) as error:  # ImportError: versions that cannot talk
             reason = "does not answer" if isinstance(error, OSError) else str(error)
             raise MissingDependencyError(
@@ -368,8 +383,24 @@ def _connected(address: str, reporter: Reporter) -> Iterator[distributed.Client]
     try:
         yield client
     finally:
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        with contextlib.suppress(OSError, *LOST):
             client.close()
+
+
+def _knock(address: str, seconds: float) -> None:
+    """See whether a Dask server answers; a client waits for ever where another program listens.
+
+    Raises:
+        OSError: nobody answers in time.
+    """
+
+    async def knock() -> None:
+        arguments = distributed.Security().get_connection_args("client")
+        comm = await asyncio.wait_for(connect(address, timeout=seconds, **arguments), seconds)
+        await comm.close()
+
+    with ThreadPoolExecutor(1) as thread:  # this one may have an event loop of its own (notebooks)
+        thread.submit(asyncio.run, knock()).result()
 
 
 def _address_in(file: Path, until: float) -> str:
