@@ -51,6 +51,22 @@ def check_crew(workers: int, scheduler: str | None) -> None:
     check_address(scheduler)
 
 
+def find_scheduler(address: str) -> str:
+    """The address of a scheduler that answers; for commands that need it only after a while.
+
+    Args:
+        address: `--scheduler`: its address, or the file that it writes it into.
+
+    Raises:
+        UsageError: the address is none.
+        MissingDependencyError: dask.distributed is not installed, or nobody answers in time.
+    """
+    check_crew(1, address)
+    from mlff_cli.core import scheduler
+
+    return scheduler.find_scheduler(address)
+
+
 @contextlib.contextmanager
 def crew(
     prepare: Prepare,

@@ -29,7 +29,12 @@ from distributed.comm.registry import backends
 from distributed.core import connect
 
 from mlff_cli.core import artifacts
-from mlff_cli.core.errors import MissingDependencyError, NumericalError, UsageError
+from mlff_cli.core.errors import (
+    InterruptedRunError,
+    MissingDependencyError,
+    NumericalError,
+    UsageError,
+)
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.core.tasks import POLL_SECONDS, Elsewhere, Prepare
@@ -67,6 +72,25 @@ def check_address(address: str) -> None:
         ) from error
 
 
+def find_scheduler(address: str) -> str:
+    """The address of a scheduler that answers.
+
+    Args:
+        address: its address, or the file that it writes it into, now or soon.
+
+    Raises:
+        UsageError: the address is none.
+        MissingDependencyError: nobody answers there, or no file appears, in time.
+    """
+    check_address(address)
+    seconds = _seconds("MLFF_SCHEDULER_TIMEOUT")
+    until = time.monotonic() + seconds
+    place = _address_in(Path(address), until) if _is_file(address) else address
+    with _silence_told(address, place):
+        _knock(place, max(1.0, until - time.monotonic()))
+    return place
+
+
 class Cluster(Elsewhere[distributed.Future]):
     """The workers of a Dask scheduler; use it as a context manager. See `core.cluster.crew`.
 
@@ -95,14 +119,12 @@ class Cluster(Elsewhere[distributed.Future]):
         packages: Sequence[str] = (),
     ) -> None:
         super().__init__(stop)
-        check_address(address)
         self.address = address
         self._wait_for_workers = _seconds("MLFF_WORKER_TIMEOUT")
         self._prepare = prepare
         self._work = _Work(pickle.dumps((prepare, shared)), _versions(packages), _sizes(inputs))
         self._reporter = reporter
         self._workers = 1
-        self._looked = self._seen = time.monotonic()  # last count, last time there were any
         self._stopped: float | None = None
 
     def __enter__(self) -> Cluster:
@@ -127,15 +149,7 @@ class Cluster(Elsewhere[distributed.Future]):
 
     def _gather(self) -> None:
         """Wait for workers, and see whether they can do the work."""
-        try:
-            self._client.wait_for_workers(1, timeout=self._wait_for_workers)
-        except TimeoutError:
-            raise MissingDependencyError(
-                f"no worker has joined the scheduler {self.address} in "
-                f"{self._wait_for_workers:g} s",
-                remedy=f"start some: `dask worker {self.address} --nthreads 1`; "
-                "MLFF_WORKER_TIMEOUT=SECONDS waits longer",
-            ) from None
+        self._wait_for_the_first()
         names = list(self._work.versions)
         try:
             scheduler = self._client.run_on_scheduler(_look_around, names, [])
@@ -155,6 +169,7 @@ class Cluster(Elsewhere[distributed.Future]):
         for name, (_, sizes) in found.items():
             _compare_sizes(self._work.sizes, sizes, f"the worker {name}")
         self._workers = max(1, len(found))
+        self._looked = self._seen = time.monotonic()  # last count, last time there were any
         threads = self._client.nthreads()
         self._reporter.info(f"cluster {self.address}: {_count(len(threads), 'worker')}")
         idle = sum(n - 1 for n in threads.values())
@@ -163,6 +178,26 @@ class Cluster(Elsewhere[distributed.Future]):
                 f"{_count(idle, 'thread')} of the cluster will idle: a worker calculates with one "
                 "thread; start workers with `--nworkers N --nthreads 1`"
             )
+
+    def _wait_for_the_first(self) -> None:
+        until = time.monotonic() + self._wait_for_workers
+        while True:
+            try:
+                self._client.wait_for_workers(1, timeout=POLL_SECONDS)
+                return
+            except TimeoutError:
+                if self.stop.requested:
+                    raise InterruptedRunError(
+                        "stopped while waiting for workers of the scheduler",
+                        remedy="run the same command again to continue",
+                    ) from None
+                if time.monotonic() > until:
+                    raise MissingDependencyError(
+                        f"no worker has joined the scheduler {self.address} in "
+                        f"{self._wait_for_workers:g} s",
+                        remedy=f"start some: `dask worker {self._client.scheduler.address} "
+                        "--nthreads 1`; MLFF_WORKER_TIMEOUT=SECONDS waits longer",
+                    ) from None
 
     def ahead(self) -> int:
         """See `Elsewhere`."""
@@ -357,27 +392,14 @@ def _is_file(address: str) -> bool:
 
 @contextlib.contextmanager
 def _connected(address: str, reporter: Reporter) -> Iterator[distributed.Client]:
-    """A client of the scheduler.
-
-    Raises:
-        MissingDependencyError: it does not answer, or its file does not appear, in time.
-    """
-    seconds = _seconds("MLFF_SCHEDULER_TIMEOUT")
-    until = time.monotonic() + seconds
-    place = _address_in(Path(address), until) if _is_file(address) else address
+    """A client of the scheduler; see `find_scheduler` for the errors."""
+    place = find_scheduler(address)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        try:
-            _knock(place, max(1.0, until - time.monotonic()))
-            client = distributed.Client(place, timeout=seconds, set_as_default=False, name="mlff")
-        except (OSError, ImportError) as error:  # ImportError: versions that cannot talk
-            reason = "does not answer" if isinstance(error, OSError) else str(error)
-            raise MissingDependencyError(
-                f"the scheduler {place} {reason} (waited {seconds:g} s)",
-                where=address if place != address else None,
-                remedy="check the address and that `dask scheduler` runs there; "
-                "MLFF_SCHEDULER_TIMEOUT=SECONDS waits longer",
-            ) from error
+        with _silence_told(address, place):
+            client = distributed.Client(
+                place, timeout=_seconds("MLFF_SCHEDULER_TIMEOUT"), set_as_default=False, name="mlff"
+            )
     for warning in told:
         reporter.warning(" ".join(str(warning.message).split()))
     try:
@@ -385,6 +407,20 @@ def _connected(address: str, reporter: Reporter) -> Iterator[distributed.Client]
     finally:
         with contextlib.suppress(OSError, *LOST):
             client.close()
+
+
+@contextlib.contextmanager
+def _silence_told(address: str, place: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ImportError) as error:  # ImportError: versions of Dask that cannot talk
+        reason = "does not answer" if isinstance(error, OSError) else str(error)
+        raise MissingDependencyError(
+            f"the scheduler {place} {reason} (waited {_seconds('MLFF_SCHEDULER_TIMEOUT'):g} s)",
+            where=address if place != address else None,
+            remedy="check the address and that `dask scheduler` runs there; "
+            "MLFF_SCHEDULER_TIMEOUT=SECONDS waits longer",
+        ) from error
 
 
 def _knock(address: str, seconds: float) -> None:

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
@@ -19,7 +19,7 @@ from typing import Any
 
 from mlff_cli.core.errors import NumericalError
 from mlff_cli.core.runtime import STOP_SIGNALS, StopRequest
-from mlff_cli.core.tasks import POLL_SECONDS, Elsewhere, Key, Prepare
+from mlff_cli.core.tasks import POLL_SECONDS, Elsewhere, Prepare
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -75,35 +75,6 @@ class Processes(Elsewhere[Future[Any]]):
         """See `Elsewhere`."""
         for future in futures:
             future.cancel()
-
-
-def in_processes(
-    prepare: Callable[[str], Callable[..., Any]],
-    argument: str,
-    tasks: Iterable[tuple[Key, tuple[Any, ...]]],
-    workers: int,
-    stop: StopRequest,
-) -> Iterator[tuple[Key, Any]]:
-    """Run tasks in parallel and yield each result as it comes.
-
-    After a stop request nothing new is started; what the workers hold is finished, yielded, and the
-    iteration ends.
-
-    Args:
-        prepare: module-level function; called once in each worker, it returns the function to run.
-        argument: what `prepare` is given.
-        tasks: (key, arguments of the function) pairs, taken as workers become free.
-        workers: number of processes.
-        stop: the flag of `core.runtime.interruptible`.
-
-    Yields:
-        (key, result), in the order of completion.
-
-    Raises:
-        NumericalError: a worker died (usually: the machine ran out of memory).
-    """
-    with Processes(prepare, (argument,), workers, stop) as processes:
-        yield from processes.as_completed(tasks)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,13 @@
 
 Geometries are made first (conformers, displacements), rounded to the precision that the file keeps
 so that labels belong to the stored coordinates, then labelled by worker processes of one thread
-each. What is finished goes into a journal beside the output; the same command continues from it.
+each, or by the workers of a cluster. What is finished goes into a journal beside the output; the
+same command continues from it, with other workers too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,11 +19,13 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.core.artifacts import check_writable, provenance, write_json
+from mlff_cli.core.cluster import check_crew, crew, find_scheduler
 from mlff_cli.core.errors import DataError, InterruptedRunError, MLFFError, UsageError
 from mlff_cli.core.fields import FIELDS
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.core.runtime import StopRequest, interruptible
-from mlff_cli.core.workers import available_cores, in_processes
+from mlff_cli.core.tasks import Crew
+from mlff_cli.core.workers import Processes, available_cores
 from mlff_cli.data.distortions import perturbed, thermal
 from mlff_cli.data.grouped_writer import write_grouped
 from mlff_cli.data.journal import Journal
@@ -44,6 +48,7 @@ class Options:
         labels: which labels to keep; None keeps all that the method gives.
         seed: seed of conformers and displacements.
         workers: processes; 0 takes one per available core.
+        scheduler: address or file of a Dask scheduler, in place of `workers`.
         force: replace an existing output.
         dry_run: read the structures and say what would be labelled, write nothing.
     """
@@ -55,6 +60,7 @@ class Options:
     labels: tuple[str, ...] | None = None
     seed: int = 0
     workers: int = 0
+    scheduler: str | None = None
     force: bool = False
     dry_run: bool = False
 
@@ -85,7 +91,8 @@ def run(
             run is making it.
         DataError: the structures are malformed, or every one failed.
         InterruptedRunError: stopped by a signal; the same command continues.
-        NumericalError: a worker process died.
+        NumericalError: a worker process died, or a cluster was lost.
+        MissingDependencyError: a package is absent, no scheduler answers, or its workers differ.
     """
     reporter = reporter or NullReporter()
     _check(structures, options)
@@ -98,6 +105,8 @@ def run(
     check_writable(output, force=options.force, inputs=[structures])
     engine = make_engine(options.method)
     keep = _kept_labels(engine, options)
+    if options.scheduler is not None and not options.dry_run:
+        find_scheduler(options.scheduler)  # making geometries may take long
     wanted, failures = _geometries(structures, options)
     if options.dry_run:
         plan = f"would label {len(wanted)} structures of {structures} with {engine.level_of_theory}"
@@ -110,7 +119,7 @@ def run(
         resumed = len(set(keys)) - len(todo)
         if resumed:
             reporter.info(f"continuing: {resumed} of {len(set(keys))} structures are labelled")
-        failed = _label_all(todo, options, journal, stop, reporter)
+        failed = _label_all(todo, engine, options, journal, stop, reporter)
         failures += [
             _Failure(s.where, s.molecule, failed[k])
             for k, s in zip(keys, wanted, strict=True)
@@ -143,8 +152,7 @@ def _check(structures: Path, options: Options) -> None:
         raise UsageError(f"--perturb must be 0 to 1 angstrom, found {options.perturb}")
     if not 0.0 <= options.temperature <= 10_000.0:
         raise UsageError(f"--temperature must be 0 to 10000 K, found {options.temperature}")
-    if options.workers < 0:
-        raise UsageError(f"--workers must be 0 (all cores) or more, found {options.workers}")
+    check_crew(options.workers, options.scheduler)
     displaced = options.perturb or options.temperature
     if options.conformers > 1 and not displaced and has_geometry(structures):
         raise UsageError(
@@ -198,17 +206,22 @@ def _key(engine: Engine, structure: Structure) -> str:
 
 def _label_all(
     todo: Mapping[str, Structure],
+    engine: Engine,
     options: Options,
     journal: Journal,
     stop: StopRequest,
     reporter: Reporter,
 ) -> dict[str, str]:
     """Label in parallel; successes go to the journal, failures are returned as key -> message."""
+    if not todo:
+        return {}
     failed: dict[str, str] = {}
-    workers = min(options.workers or available_cores(), max(len(todo), 1))
     tasks = ((key, (s.coord, s.numbers, s.charge, s.mult)) for key, s in todo.items())
-    with reporter.progress(len(todo), f"labelling with {options.method}", "structures") as bar:
-        for key, (labels, error) in in_processes(_labeller, options.method, tasks, workers, stop):
+    with (
+        _workers(len(todo), engine, options, stop, reporter) as workers,
+        reporter.progress(len(todo), f"labelling with {options.method}", "structures") as bar,
+    ):
+        for key, (labels, error) in workers.as_completed(tasks):
             if error is None:
                 journal.add(key, labels)
             else:
@@ -222,6 +235,24 @@ def _label_all(
             remedy="run the same command again to continue",
         )
     return failed
+
+
+def _workers(
+    n_tasks: int, engine: Engine, options: Options, stop: StopRequest, reporter: Reporter
+) -> contextlib.AbstractContextManager[Crew]:
+    """Who labels; never this process, which must answer signals while an engine calculates."""
+    shared = (options.method,)
+    if options.scheduler is None:
+        n = min(options.workers or available_cores(), n_tasks)
+        return Processes(_labeller, shared, n, stop)
+    return crew(
+        _labeller,
+        shared,
+        scheduler=options.scheduler,
+        stop=stop,
+        reporter=reporter,
+        packages=engine.packages,
+    )
 
 
 def _labeller(method: str) -> Callable[..., tuple[dict[str, Any] | None, str | None]]:

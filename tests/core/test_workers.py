@@ -7,14 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from mlff_cli.core.errors import NumericalError
 from mlff_cli.core.runtime import StopRequest, interruptible
-from mlff_cli.core.workers import THREAD_VARIABLES, available_cores, in_processes
+from mlff_cli.core.workers import THREAD_VARIABLES, Processes, available_cores
 
 
 def _raise_to(power: str) -> Callable[[int], int]:
@@ -32,6 +32,17 @@ def _ask(what: str) -> Callable[..., Any]:
         return os.getpid()
 
     return answer
+
+
+def in_processes(
+    prepare: Callable[[str], Callable[..., Any]],
+    argument: str,
+    tasks: Iterable[tuple[int, tuple[Any, ...]]],
+    workers: int,
+    stop: StopRequest,
+) -> Iterator[tuple[int, Any]]:
+    with Processes(prepare, (argument,), workers, stop) as processes:
+        yield from processes.as_completed(tasks)
 
 
 def test_every_task_gives_its_result() -> None:

@@ -7,17 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.core.errors import DataError, MissingDependencyError, UsageError
 from mlff_cli.core.reporting import NullReporter
 from mlff_cli.data.grouped_hdf5 import GroupedHDF5
 from mlff_cli.physics.quantum import make_engine
 from mlff_cli.stages.label import Options, run
+from tests.dask_commands import DaskCommands, wait_until
 
 pytest.importorskip("tblite", reason="needs the extra 'label'")
 pytest.importorskip("rdkit", reason="needs the extra 'label'")
@@ -162,14 +165,72 @@ def test_bad_inputs_leave_nothing_behind(tmp_path: Path) -> None:
     assert output.read_bytes() == b"precious"
 
 
+def test_a_cluster_labels_to_the_same_bytes(tmp_path: Path) -> None:
+    """Workers of Dask's own command; one of them is killed on the way."""
+    pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    source = smiles(tmp_path)
+    common = {"method": "gfn2-xtb", "conformers": 40, "temperature": 300.0, "seed": 2}
+    run(source, tmp_path / "here.h5", Options(**common, workers=1))  # type: ignore[arg-type]
+    folder, marked = tmp_path / "dask", tmp_path / "there.h5.partial" / "journal.jsonl"
+    folder.mkdir()
+    with DaskCommands(folder) as cluster:
+        cluster.worker("--nworkers", "2", "--pid-file", str(folder / "nannies"))
+
+        def kill_one() -> None:
+            wait_until(lambda: marked.exists() and marked.read_bytes().count(b"\n") > 9, "nothing")
+            nanny = psutil.Process(int((folder / "nannies").read_text()))
+            worker = next(p for p in nanny.children() if "spawn_main" in " ".join(p.cmdline()))
+            worker.kill()
+
+        thread = threading.Thread(target=kill_one)
+        thread.start()
+        summary = run(
+            source,
+            tmp_path / "there.h5",
+            Options(**common, scheduler=str(cluster.file)),  # type: ignore[arg-type]
+        )
+        thread.join()
+    assert summary.data["structures"] == 120
+    assert (tmp_path / "there.h5").read_bytes() == (tmp_path / "here.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "workers", "error"),
+    [
+        ("tcp://127.0.0.1:9", 0, MissingDependencyError),  # nobody listens at the discard port
+        ("absent.json", 0, MissingDependencyError),
+        ("localhost", 0, UsageError),
+        ("tcp://127.0.0.1:9", 4, UsageError),
+    ],
+)
+def test_a_cluster_that_is_not_there_ends_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: str,
+    workers: int,
+    error: type[Exception],
+) -> None:
+    pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    monkeypatch.setenv("MLFF_SCHEDULER_TIMEOUT", "1")
+    monkeypatch.chdir(tmp_path)
+    source = smiles(tmp_path, "CO\n" * 20_000)  # conformers of them all would take minutes
+    options = Options("gfn2-xtb", workers=workers, scheduler=scheduler)
+    with pytest.raises(error):
+        run(source, tmp_path / "out.h5", options)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.smi"]
+
+
 COMMAND = "--method gfn2-xtb --conformers 150 --temperature 300 --seed 4 --workers 1 --no-progress"
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+CLUSTER_COMMAND = COMMAND.replace("--workers 1", "--scheduler ../dask/scheduler.json")
+
+
+def start(folder: Path, options: str = COMMAND) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "mlff_cli", "label", "in.smi", "-o", "out.h5"]
     root = Path(__file__).parents[2]
     return subprocess.Popen(
-        command + COMMAND.split(),
+        command + options.split(),
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
@@ -221,3 +282,29 @@ def test_killed_and_interrupted_runs_continue_to_the_same_bytes(tmp_path: Path) 
     assert process.returncode == 0, errors.decode()
     assert (broken / "out.h5").read_bytes() == (whole / "out.h5").read_bytes()
     assert sorted(p.name for p in broken.iterdir()) == ["in.smi", "out.h5"]
+
+
+def test_a_stopped_run_on_a_cluster_continues_here_to_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    whole, broken, folder = (tmp_path / name for name in ("whole", "broken", "dask"))
+    for place in (whole, broken, folder):
+        place.mkdir()
+        smiles(place, "CCO\nCC(=O)[O-]\n")
+    with DaskCommands(folder) as cluster:
+        cluster.worker()
+        process = start(whole, CLUSTER_COMMAND)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors.decode()
+        process = start(broken, CLUSTER_COMMAND)
+        wait_for_lines(broken, process, 20)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert process.returncode == 75, errors.decode()
+    assert "run the same command again" in " ".join(errors.decode().split())
+    assert sorted(p.name for p in broken.iterdir()) == ["in.smi", "out.h5.partial"]
+
+    process = start(broken)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert "continuing" in errors.decode()
+    assert (broken / "out.h5").read_bytes() == (whole / "out.h5").read_bytes()
