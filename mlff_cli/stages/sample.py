@@ -20,7 +20,7 @@ import openmm
 
 from mlff_cli.core.artifacts import alone_in, check_writable, provenance, sha256, version
 from mlff_cli.core.errors import InterruptedRunError, NumericalError, UsageError
-from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
+from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.core.runtime import StopRequest, interruptible
 from mlff_cli.core.workers import available_cores
 from mlff_cli.data.h5md import ELEMENTS, H5MDTrajectory
@@ -40,10 +40,10 @@ from mlff_cli.physics.openmm_system import (
     topology_pdb,
 )
 from mlff_cli.physics.replica_ensemble import Ensemble
+from mlff_cli.report.sampling import energy_table, exchange_table, plain_exchange, poor_exchange
 
 TIMESTEPS = {"none": 1.0, "hbonds": 2.0}  # fs
 SAVE_SECONDS = 30.0  # at most this much work is lost by a kill -9, or one interval
-LOW_ACCEPTANCE = 0.05  # of swaps, below which replicas hardly meet
 FORCES = (
     "negative gradient of the potential energy, as OpenMM reports it; constraint forces are not "
     "included"
@@ -203,7 +203,7 @@ def _plan(system: Path | None, output: Path, options: Options) -> _Plan:
             "--threads must be at least 1 and --seed at least 0, "
             f"found {options.threads} and {options.seed}"
         )
-    timestep = options.timestep or TIMESTEPS[options.constraints]
+    timestep = TIMESTEPS[options.constraints] if options.timestep is None else options.timestep
     schedule = make_schedule(
         time=options.time,
         equilibration=options.equilibration,
@@ -524,56 +524,25 @@ def _summary(
         assert energy is not None
         by_temperature = energy.reshape(-1, n)
         n_atoms = file.n_atoms
-    mean, spread = by_temperature.mean(axis=0), by_temperature.std(axis=0)
-    rows: list[list[Any]] = [
-        [f"{t:g}", f"{m:.2f}", f"{s:.2f}", f"{k:.1f}"]
-        for t, m, s, k in zip(plan.temperatures, mean, spread, ensemble.mean_heat, strict=True)
-    ]
-    columns = ["T (K)", "mean energy (kcal/mol)", "its spread", "kinetic T (K)"]
-    tables = [Table(f"{plan.schedule.n_frames} frames of {n_atoms} atoms", columns, rows)]
+    heat = ensemble.mean_heat
+    tables = [energy_table(plan.temperatures, by_temperature, heat, n_atoms)]
     data: dict[str, Any] = {
         "output": str(plan.output),
         "atoms": n_atoms,
         "frames": plan.schedule.n_frames * n,
         "temperatures": plan.temperatures.tolist(),
-        "mean_energy_kcal_mol": mean.tolist(),
-        "std_energy_kcal_mol": spread.tolist(),
-        "kinetic_temperature": ensemble.mean_heat.tolist(),
+        "mean_energy_kcal_mol": by_temperature.mean(axis=0).tolist(),
+        "std_energy_kcal_mol": by_temperature.std(axis=0).tolist(),
+        "kinetic_temperature": heat.tolist(),
         "constraints": plan.options.constraints,
         "platform": plan.engine.platform,
         "repeats_bit_for_bit": plan.engine.exact,
         "ns_per_day": speed,
     }
     if n > 1:
-        acceptance = [None if math.isnan(a) else a for a in ladder.acceptance.tolist()]
-        data["exchange"] = {
-            "attempted": ladder.attempted.tolist(),
-            "accepted": ladder.accepted.tolist(),
-            "acceptance": acceptance,
-            "trips": ladder.trips.tolist(),
-        }
-        pairs = [
-            [f"{low:g} - {high:g}", tried, done, "-" if share is None else f"{share:.3f}"]
-            for low, high, tried, done, share in zip(
-                plan.temperatures[:-1],
-                plan.temperatures[1:],
-                ladder.attempted.tolist(),
-                ladder.accepted.tolist(),
-                acceptance,
-                strict=True,
-            )
-        ]
-        notes = [f"{ladder.trips.sum()} passages from one end of the temperatures to the other"]
-        tables.append(Table("Exchange", ["T (K)", "tried", "done", "acceptance"], pairs, notes))
-        poor = [
-            p[0]
-            for p, a in zip(pairs, acceptance, strict=True)
-            if a is not None and a < LOW_ACCEPTANCE
-        ]
-        if poor:
-            reporter.warning(
-                f"fewer than {100 * LOW_ACCEPTANCE:g} % of the swaps were done between "
-                f"{', '.join(poor)} K: add temperatures in between"
-            )
+        data["exchange"] = plain_exchange(ladder)
+        tables.append(exchange_table(ladder))
+        if warning := poor_exchange(ladder):
+            reporter.warning(warning)
     line = f"wrote {plan.output}: {speed:.1f} ns/day for each replica"
     return Summary(data, tables, [line])

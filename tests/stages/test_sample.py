@@ -380,6 +380,7 @@ def test_hands_survive_and_nothing_clashes(tmp_path: Path, sequence: str) -> Non
         ({"temperatures": ()}, "found none"),
         ({"temperatures": (300.0, float("nan"))}, "above 0"),
         ({"temperatures": (300.0, 300.0)}, "given once"),
+        ({"timestep": 0.0}, "--timestep must be positive"),
         ({"time": 0.41}, "--time must be a multiple of --interval"),
         ({"interval": 0.0405}, "--interval must be a multiple of --timestep"),
         ({"constraints": "all"}, "none or hbonds, found 'all'"),

@@ -1,0 +1,73 @@
+"""What a person reads of a simulation: energies at every temperature, and how exchange went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlff_cli.core.reporting import Table
+from mlff_cli.physics.replica_exchange import Ladder
+
+LOW_ACCEPTANCE = 0.05  # of swaps, below which replicas hardly meet
+
+
+def energy_table(
+    temperatures: np.ndarray, energies: np.ndarray, heat: np.ndarray, n_atoms: int
+) -> Table:
+    """Means over the frames.
+
+    Args:
+        temperatures: (K,) in K.
+        energies: (T, K) potential energies, kcal/mol.
+        heat: (K,) mean kinetic temperatures, K.
+        n_atoms: of every frame.
+    """
+    columns = zip(temperatures, energies.mean(axis=0), energies.std(axis=0), heat, strict=True)
+    rows: list[list[Any]] = [
+        [f"{t:g}", f"{mean:.2f}", f"{spread:.2f}", f"{hot:.1f}"] for t, mean, spread, hot in columns
+    ]
+    title = f"{len(energies)} frames of {n_atoms} atoms"
+    return Table(title, ["T (K)", "mean energy (kcal/mol)", "its spread", "kinetic T (K)"], rows)
+
+
+def exchange_table(ladder: Ladder) -> Table:
+    """Swaps between neighbouring temperatures."""
+    rows = [
+        [pair, tried, done, "-" if np.isnan(share) else f"{share:.3f}"]
+        for pair, tried, done, share in zip(
+            _pairs(ladder),
+            ladder.attempted.tolist(),
+            ladder.accepted.tolist(),
+            ladder.acceptance,
+            strict=True,
+        )
+    ]
+    notes = [f"{ladder.trips.sum()} passages from one end of the temperatures to the other"]
+    return Table("Exchange", ["T (K)", "tried", "done", "acceptance"], rows, notes)
+
+
+def poor_exchange(ladder: Ladder) -> str | None:
+    """A warning of neighbours that hardly swap, or None."""
+    poor = [p for p, a in zip(_pairs(ladder), ladder.acceptance, strict=True) if a < LOW_ACCEPTANCE]
+    if not poor:
+        return None
+    return (
+        f"fewer than {100 * LOW_ACCEPTANCE:g} % of the swaps were done between "
+        f"{', '.join(poor)} K: add temperatures in between"
+    )
+
+
+def plain_exchange(ladder: Ladder) -> dict[str, Any]:
+    """Plain values for `--json`; null where no swap was tried."""
+    return {
+        "attempted": ladder.attempted.tolist(),
+        "accepted": ladder.accepted.tolist(),
+        "acceptance": [None if np.isnan(a) else float(a) for a in ladder.acceptance],
+        "trips": ladder.trips.tolist(),
+    }
+
+
+def _pairs(ladder: Ladder) -> list[str]:
+    ends = zip(ladder.temperatures[:-1], ladder.temperatures[1:], strict=True)
+    return [f"{low:g} - {high:g}" for low, high in ends]
