@@ -124,7 +124,7 @@ class H5MDTrajectory:
             ) from error
         try:
             self._open()
-        except (OSError, RuntimeError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        except (OSError, RuntimeError, KeyError, AttributeError, UnicodeError) as error:
             self._file.close()
             raise DataError(
                 f"the file is damaged: {error}", where=self._where, remedy="copy or make it again"
@@ -156,10 +156,11 @@ class H5MDTrajectory:
         self._box = self._fixed_box()
         self._value("temperature", {"K": 1.0}, ())
         self._value("potential_energy", _ENERGIES, ())
-        self.facts = {k: _parsed(v) for k, v in self._file.attrs.items() if k != "topology_pdb"}
+        self.facts = {
+            _plain(k): _parsed(v) for k, v in self._file.attrs.items() if k != "topology_pdb"
+        }
         self.numbers = self._numbers()
-        bonds = self._file.get("connectivity/bonds")
-        self.bonds: np.ndarray | None = bonds[:] if isinstance(bonds, h5py.Dataset) else None
+        self.bonds = self._bonds()
         pdb = self._file.attrs.get("topology_pdb")
         self.topology = None if pdb is None else self._topology(str(_parsed(pdb, json_too=False)))
 
@@ -250,6 +251,23 @@ class H5MDTrajectory:
         if not isinstance(species, h5py.Dataset) or species.shape != (self.n_atoms,):
             return None
         return np.asarray(species[:], dtype="int32") if species.dtype.kind in "iu" else None
+
+    def _bonds(self) -> np.ndarray | None:
+        """(b, 2) bonded atoms, or None where the file names none."""
+        data = self._file.get("connectivity/bonds")
+        if not isinstance(data, h5py.Dataset):
+            return None
+        bonds = np.asarray(data[()])
+        pairs = bonds.ndim == 2 and bonds.shape[1] == 2 and bonds.dtype.kind in "iu"
+        if not pairs or (bonds.size and not 0 <= bonds.min() <= bonds.max() < self.n_atoms):
+            raise DataError(
+                f"'connectivity/bonds' must be pairs of atoms 0 to {self.n_atoms - 1}, found "
+                f"{bonds.dtype} {bonds.shape}"
+                + (f" from {bonds.min()} to {bonds.max()}" if pairs else ""),
+                where=self._where,
+                remedy="the file is damaged: copy or make it again",
+            )
+        return bonds
 
     def _topology(self, pdb: str) -> mdtraj.Topology:
         """The topology of a PDB text, with the bonds of the file."""
@@ -351,10 +369,16 @@ def _matrix(edges: np.ndarray) -> np.ndarray:
     return edges[..., :, None] * np.eye(3)
 
 
+def _plain(text: Any) -> str:
+    """Text that can be written again: bytes that are no UTF-8 become question marks."""
+    raw = text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "replace")
+
+
 def _parsed(value: Any, *, json_too: bool = True) -> Any:
     """An attribute as a plain value; JSON is decoded."""
-    if isinstance(value, bytes):
-        value = value.decode()
+    if isinstance(value, bytes | str):
+        value = _plain(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

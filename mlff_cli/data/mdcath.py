@@ -93,6 +93,13 @@ class MDCathTrajectory(TrajectoryReader):
             raise self.no_frames()
         if "pdbProteinAtoms" in group:
             found = topology_from_pdb(_text(group["pdbProteinAtoms"][()]), str(self.path))
+            if found.topology.n_atoms != self.n_atoms:
+                raise DataError(
+                    f"'pdbProteinAtoms' and 'coords' must have the same atoms, found "
+                    f"{found.topology.n_atoms} and {self.n_atoms}",
+                    where=f"{self.path}, {domain}",
+                    remedy="copy the file again",
+                )
             self.topology = found.topology
             self.notes += found.notes
         self.facts = {

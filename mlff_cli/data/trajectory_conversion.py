@@ -49,6 +49,7 @@ H5MD = MappingProxyType(
         "temperature": ("temperature", 1.0),
     }
 )
+PDB_RANGE = (-999.999, 9999.999)  # what the columns hold; bonds and names are what is wanted of it
 OWN = ("format", "provenance", "checked", "selection", "topology_pdb", "replicas", "temperatures")
 
 
@@ -226,7 +227,7 @@ def _pdb(topology: mdtraj.Topology, positions: np.ndarray) -> str:
     with tempfile.NamedTemporaryFile("r", suffix=".pdb") as stream:
         with mdtraj.formats.PDBTrajectoryFile(stream.name, "w") as file:
             centred = positions - positions.mean(axis=0)  # columns are narrow
-            file.write(centred, topology)
+            file.write(np.clip(centred, *PDB_RANGE), topology)
         lines = Path(stream.name).read_text().splitlines()
     return "\n".join([*(t for t in lines if not t.startswith("REMARK")), ""])
 

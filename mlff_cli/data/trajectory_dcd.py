@@ -62,10 +62,12 @@ class DCDTrajectory(TrajectoryReader):
                 titles = struct.unpack(order + "i", stream.read(4))[0]
                 stream.seek(titles + 4, os.SEEK_CUR)
                 _, n_atoms, _ = struct.unpack(order + "3i", stream.read(12))
-            except struct.error as error:
+            except (struct.error, OSError) as error:  # a place before the file's beginning
                 raise self.damaged("its header is cut") from error
             begin = stream.tell()
         announced, fixed = control[0], control[8]
+        if not 0 <= fixed <= n_atoms:
+            raise self.damaged(f"{n_atoms} atoms, {fixed} of them fixed")
         cell = 56 if control[19] and control[10] else 0
         dims = 4 if control[19] and control[11] else 3
         first, others = (cell + dims * (4 * n + 8) for n in (n_atoms, n_atoms - fixed))

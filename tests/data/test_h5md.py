@@ -245,6 +245,27 @@ def test_what_is_no_trajectory_is_refused(tmp_path: Path) -> None:
         H5MDTrajectory(tmp_path / "c.h5")
 
 
+@pytest.mark.parametrize("bonds", [[[0, N]], [[-1, 0]], [[0, 1, 2]], [[0.5, 1.0]]])
+def test_bonds_are_pairs_of_its_atoms(tmp_path: Path, bonds: list[list[float]]) -> None:
+    write(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["connectivity/bonds"]
+        file["connectivity/bonds"] = np.array(bonds)
+    with pytest.raises(DataError, match="must be pairs of atoms 0 to 3"):
+        H5MDTrajectory(tmp_path / "a.h5")
+
+
+def test_text_that_is_no_text_can_be_written_again(tmp_path: Path) -> None:
+    """A flipped byte in a name or a value: what is told of the file must be printable."""
+    write(tmp_path / "a.h5", attrs={"topology_pdb": PDB, "integrator": "Langevin"})
+    raw = (tmp_path / "a.h5").read_bytes()
+    assert raw.count(b"integrator\0") == 1
+    raw = raw.replace(b"integrator\0", b"integr\xe9tor\0").replace(b"Langevin", b"Langev\xffn")
+    (tmp_path / "a.h5").write_bytes(raw)
+    with H5MDTrajectory(tmp_path / "a.h5") as file:
+        assert file.facts["integr\ufffdtor"] == "Langev\ufffdn"
+
+
 def test_a_small_disk_is_refused_before_the_work(tmp_path: Path) -> None:
     code = """
 import sys, numpy as np

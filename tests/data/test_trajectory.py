@@ -30,6 +30,7 @@ from tests.data.trajectory_cases import (
     N,
     Z,
     frames,
+    pdb_text,
     rows_of_the_molecule,
     write_dcd,
     write_h5md_file,
@@ -215,6 +216,52 @@ def test_what_is_no_trajectory(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("model/data.pkl", b"")
     assert trajectory_format(tmp_path / "model.pt") is None
+
+
+HEADERS = {  # place in a frame's header, and a value there that the decoders would die of
+    "trr": [(4, 99), (16, 7), (32, -1), (48, 2**30), (52, 36), (56, 1), (64, 0), (64, 10**8)],
+    "xtc": [(4, 0), (4, 10**8), (52, 21), (56, -1), (60, 2**31 - 1), (84, 0), (84, 73), (88, -4)],
+}
+
+
+@pytest.mark.parametrize("row", [0, 11])
+@pytest.mark.parametrize(
+    ("name", "place", "value"), [(n, *damage) for n, listed in HEADERS.items() for damage in listed]
+)
+def test_a_damaged_header_ends_in_an_error_and_not_the_process(
+    files: dict[str, Path], name: str, place: int, value: int, row: int, tmp_path: Path
+) -> None:
+    raw = bytearray(files[name].read_bytes())
+    magic = raw[:4]
+    start = [i for i in range(len(raw)) if raw[i : i + 4] == magic][row]
+    raw[start + place : start + place + 4] = value.to_bytes(4, "big", signed=True)
+    damaged = tmp_path / files[name].name
+    damaged.write_bytes(raw)
+    with pytest.raises(DataError, match="damaged|cut short") as caught:
+        open_trajectory(damaged)
+    assert f"{damaged}, frame" in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{92: -200}, {8 + 4 * 8: 23}])
+def test_a_dcd_header_that_makes_no_sense(
+    files: dict[str, Path], change: dict[int, int], tmp_path: Path
+) -> None:
+    """Titles of a negative length; more fixed atoms than atoms."""
+    raw = bytearray(files["dcd"].read_bytes())
+    for place, value in change.items():
+        raw[place : place + 4] = value.to_bytes(4, "little", signed=True)
+    (tmp_path / "a.dcd").write_bytes(raw)
+    with pytest.raises(DataError, match="damaged"):
+        open_trajectory(tmp_path / "a.dcd")
+
+
+def test_mdcath_whose_topology_is_another_molecules(tmp_path: Path) -> None:
+    path = write_mdcath(tmp_path / "a.h5", X, F, {"320": 1})
+    with h5py.File(path, "r+") as file:
+        del file["1abcA00/pdbProteinAtoms"]
+        file["1abcA00/pdbProteinAtoms"] = pdb_text(rows_of_the_molecule()[:-1]).encode()
+    with pytest.raises(DataError, match="found 21 and 22"):
+        open_trajectory(path)
 
 
 def test_trr_frames_without_forces(tmp_path: Path) -> None:

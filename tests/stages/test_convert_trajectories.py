@@ -204,3 +204,14 @@ class TestRefusals:
         self.refused(DataError, "cut short", [good, trr], out, top=top, force=True)
         assert out.read_text() == "old"
         out.unlink()
+
+
+def test_a_first_frame_wider_than_a_pdbs_columns(tmp_path: Path, top: Path) -> None:
+    """The topology goes along whatever the coordinates: the frames keep them."""
+    far = X.copy()
+    far[0, 3] += 2e4
+    write_npz(tmp_path / "a.npz", far, F, box=np.tile(np.eye(3) * 2e4, (12, 1, 1)))
+    run([tmp_path / "a.npz"], tmp_path / "b.h5", Options(top=top))
+    with open_trajectory(tmp_path / "b.h5") as trajectory:
+        assert trajectory.topology == topology()
+        np.testing.assert_allclose(trajectory.read(np.arange(12)).positions, far, atol=2e-3)
