@@ -76,6 +76,7 @@ def label(
         list[str] | None, typer.Option(help="Labels to keep, as energy,forces.", show_default="all")
     ] = None,
     workers: opt.Workers = 0,
+    scheduler: opt.Scheduler = None,
     seed: opt.Seed = 0,
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
@@ -92,6 +93,7 @@ def label(
         labels=tuple(comma_list(labels)) or None,
         seed=seed,
         workers=workers,
+        scheduler=scheduler,
         force=force,
         dry_run=dry_run,
     )
@@ -109,6 +111,8 @@ def calc_sae(
     percentiles: Annotated[
         str, typer.Option(help="Molecules whose residual lies outside are dropped.")
     ] = "2,98",
+    workers: opt.FewWorkers = 1,
+    scheduler: opt.Scheduler = None,
     seed: opt.Seed = 0,
     force: opt.Force = False,
     dry_run: opt.DryRun = False,
@@ -119,7 +123,13 @@ def calc_sae(
 
     def go(reporter: Reporter) -> Summary:
         chosen = stage.Options(
-            samples, opt.pair("--percentiles", percentiles), seed, force, dry_run
+            samples=samples,
+            percentiles=opt.pair("--percentiles", percentiles),
+            seed=seed,
+            force=force,
+            dry_run=dry_run,
+            workers=workers,
+            scheduler=scheduler,
         )
         return stage.run(data, output, chosen, reporter)
 

@@ -1,24 +1,33 @@
-"""Compositions and energies of a grouped HDF5 file as a stream of blocks.
+"""Compositions and energies of a grouped HDF5 file, block by block.
 
     X_zm = number of atoms of element z in molecule m,   E_m = its energy in eV
 
 Only `numbers` and `energy` are read, some thousand molecules at a time, so that memory does not
-grow with the file. A stream can be repeated: a sample is drawn again from its seed, not remembered.
+grow with the file. Where the file is cut depends on the file alone. Blocks can be read again, in
+any process: a sample is drawn again from its seed, not remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlff_cli.core.elements import MAX_Z
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.grouped_hdf5 import Group, GroupedHDF5
+from mlff_cli.data.grouped_hdf5 import GroupedHDF5
 
 BLOCK_ATOMS = 1 << 20  # read at a time; larger blocks gain 5 % of the time and cost 15 MB
 BLOCK_MOLECULES = 1 << 15
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Molecules that are read at a time: rows `start` to `stop` of the `group`-th group."""
+
+    group: int
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -29,15 +38,11 @@ class Block:
         elements: (K,) atomic numbers, ascending; some may have no atoms here.
         counts: (K, n) atoms of each element per molecule, float64.
         energy: (n,) in eV, finite.
-        n_read: molecules looked at, those without energy or outside the sample included.
-        n_missing: molecules without energy.
     """
 
     elements: np.ndarray
     counts: np.ndarray
     energy: np.ndarray
-    n_read: int
-    n_missing: int
 
     def holds(self, elements: frozenset[int]) -> np.ndarray:
         """Mask (n,) of the molecules with at least one atom of `elements`."""
@@ -48,9 +53,7 @@ class Block:
         """The molecules chosen by a mask (n,)."""
         if mask.all():
             return self
-        return Block(
-            self.elements, self.counts[:, mask], self.energy[mask], self.n_read, self.n_missing
-        )
+        return Block(self.elements, self.counts[:, mask], self.energy[mask])
 
 
 @dataclass(frozen=True)
@@ -63,39 +66,33 @@ class Sample:
     always: frozenset[int] = frozenset()
 
 
-def blocks(
-    data: GroupedHDF5, sample: Sample | None = None, known: np.ndarray | None = None
-) -> Iterator[Block]:
-    """Stream the labelled molecules of a file.
+def pieces(data: GroupedHDF5) -> list[Piece]:
+    """Every molecule of a file, in its order."""
+    found = []
+    for k, group in enumerate(data.groups):
+        step = max(1, min(BLOCK_MOLECULES, BLOCK_ATOMS // group.n_atoms))
+        for start in range(0, group.n_molecules, step):
+            found.append(Piece(k, start, min(start + step, group.n_molecules)))
+    return found
+
+
+def read_block(data: GroupedHDF5, piece: Piece, known: np.ndarray | None = None) -> Block:
+    """The molecules with energies of a piece.
 
     Args:
         data: the open file.
-        sample: draw from the molecules with energies; None takes them all.
+        piece: one of `pieces`.
         known: elements (K,) that an earlier pass has found, which saves looking for them and
             checking the numbers again.
-
-    Yields:
-        Blocks, in the order of the file.
 
     Raises:
         DataError: an atomic number is not an element, or an energy is infinite.
     """
-    draw = _Draw(sample) if sample else None
-    for group in data.groups:
-        rows_at_once = max(1, min(BLOCK_MOLECULES, BLOCK_ATOMS // group.n_atoms))
-        for start in range(0, group.n_molecules, rows_at_once):
-            rows = slice(start, min(start + rows_at_once, group.n_molecules))
-            block = _read_block(data, group, rows, known)
-            yield draw(block) if draw else block
-
-
-def _read_block(data: GroupedHDF5, group: Group, rows: slice, known: np.ndarray | None) -> Block:
-    n = rows.stop - rows.start
+    group, rows = data.groups[piece.group], slice(piece.start, piece.stop)
     energy = group.read("energy", rows)  # (n,) eV
     labelled = ~np.isnan(energy)
-    n_missing = n - int(np.count_nonzero(labelled))
-    if n_missing == n:
-        return Block(np.empty(0, "int64"), np.empty((0, 0)), np.empty(0), n, n)
+    if not labelled.any():
+        return Block(np.empty(0, "int64"), np.empty((0, 0)), np.empty(0))
     if np.isinf(energy).any():
         raise DataError(
             f"'energy' must be finite, or NaN where it is missing, found "
@@ -106,8 +103,7 @@ def _read_block(data: GroupedHDF5, group: Group, rows: slice, known: np.ndarray 
         )
     numbers = group.read("numbers", rows, check=known is None)  # (n, N)
     elements, counts = count_elements(numbers, known)
-    block = Block(elements, counts, energy, n, n_missing)
-    return block.take(labelled)
+    return Block(elements, counts, energy).take(labelled)
 
 
 def count_elements(
@@ -132,26 +128,24 @@ def count_elements(
     return known, counts
 
 
-class _Draw:
+class Draw:
     """Sequential sampling: exactly `size` of `total`, every subset equally likely.
 
-    How many of a block are chosen is hypergeometric, which of them is uniform.
+    How many of a block are chosen is hypergeometric, which of them is uniform. Blocks are asked for
+    in the order of the file; molecules that hold `always` come on top.
     """
 
     def __init__(self, sample: Sample) -> None:
         self._rng = np.random.default_rng(sample.seed)
         self._left = min(sample.size, sample.total)
         self._rest = sample.total
-        self._always = sample.always
 
-    def __call__(self, block: Block) -> Block:
-        n = len(block.energy)
+    def __call__(self, n: int) -> np.ndarray:
+        """Mask (n,) of the next n molecules with energies."""
         mask = np.zeros(n, dtype=bool)
         if n:
             m = int(self._rng.hypergeometric(n, self._rest - n, self._left)) if self._left else 0
             mask[self._rng.choice(n, size=m, replace=False)] = True
             self._left -= m
             self._rest -= n
-            if self._always:
-                mask |= block.holds(self._always)
-        return block.take(mask)
+        return mask

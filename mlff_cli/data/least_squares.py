@@ -49,6 +49,14 @@ class NormalEquations:
         self.a[np.ix_(z, z)] += x @ x.T
         self.b[z] += np.einsum("kn,n->k", x, y)  # not BLAS: the same sum for any thread count
 
+    def merge(self, other: NormalEquations) -> None:
+        """Add the sums over other molecules."""
+        self.n += other.n
+        self.molecules += other.molecules
+        self.atoms += other.atoms
+        self.a += other.a
+        self.b += other.b
+
     @property
     def elements(self) -> np.ndarray:
         """Atomic numbers seen, ascending."""

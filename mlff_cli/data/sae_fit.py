@@ -7,12 +7,17 @@
 The second fit works on residuals of some eV instead of energies of some 1e4 eV: that is also a step
 of iterative refinement, and makes up for the squared condition number of normal equations. An
 element whose energy the dropped molecules alone determine keeps all of its molecules.
+
+Every pass is a function of one block, and a sum of what it gives in the order of the blocks: who
+calculates them does not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -21,7 +26,15 @@ from mlff_cli.data.compositions import Block
 from mlff_cli.data.least_squares import Ambiguity, NormalEquations, solve
 from mlff_cli.data.order_statistics import percentiles
 
-Passes = Callable[[str], Iterable[Block]]  # description of the pass -> the same blocks each time
+T = TypeVar("T")
+Bounds = tuple[float, float] | None
+
+
+class Passes(Protocol):
+    """Goes through the same blocks each time."""
+
+    def __call__(self, description: str, look: Callable[[Block], T]) -> Iterable[T]:
+        """What `look`, which can be pickled, gives for every block, in their order."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +74,19 @@ class SAEFit:
     ambiguities: tuple[Ambiguity, ...]
 
 
-def accumulate(blocks: Iterable[Block]) -> NormalEquations:
-    """Normal equations of the energies of a stream."""
+def sums(block: Block) -> NormalEquations:
+    """Normal equations of the energies of a block."""
     equations = NormalEquations()
-    for block in blocks:
-        equations.add(block, block.energy)
+    equations.add(block, block.energy)
     return equations
+
+
+def merged(parts: Iterable[NormalEquations]) -> NormalEquations:
+    """Normal equations of all blocks."""
+    total = NormalEquations()
+    for part in parts:
+        total.merge(part)
+    return total
 
 
 def residual(block: Block, c: np.ndarray) -> np.ndarray:
@@ -99,29 +119,28 @@ def fit(passes: Passes, cut: tuple[float, float] = (2.0, 98.0)) -> SAEFit:
     """Fit self-atomic energies on a stream that can be repeated.
 
     Args:
-        passes: gives the stream, called once per pass with a description of the pass.
+        passes: goes through the blocks, called once per pass with a description of the pass.
         cut: percentiles of the residual between which molecules are kept, 0 and 100 keep all.
 
     Returns:
         The fit. At least one molecule must be in the stream.
     """
-    whole = accumulate(passes("fit"))
+    whole = merged(passes("fit", sums))
     c1 = solve(whole).values
     bounds = _bounds(passes, c1, whole.n, cut)
     protected: frozenset[int] = frozenset()
     while True:
-        kept = NormalEquations()
-        for block in passes("fit without outliers"):
-            y = residual(block, c1)
-            mask = _kept(block, y, bounds, protected)
-            kept.add(block.take(mask), y[mask])
+        look = partial(_kept_sums, c=c1, bounds=bounds, protected=protected)
+        kept = merged(passes("fit without outliers", look))
         more = lacking(kept, whole) - protected
         if not more:
             break
         protected |= more
     solution = solve(kept)
     c = c1 + solution.values
-    errors = _errors(passes, c, c1, bounds, protected)
+    errors = _Errors()
+    for part in passes("errors", partial(_errors, c=c, c1=c1, bounds=bounds, protected=protected)):
+        errors.merge(part)
     freedom = kept.n - solution.rank
     s = float(np.sqrt(errors.kept / freedom)) if freedom > 0 else np.nan  # eV
     uncertainty = solution.spread * s
@@ -146,23 +165,17 @@ def fit(passes: Passes, cut: tuple[float, float] = (2.0, 98.0)) -> SAEFit:
     )
 
 
-def _bounds(
-    passes: Passes, c: np.ndarray, n: int, cut: tuple[float, float]
-) -> tuple[float, float] | None:
+def _bounds(passes: Passes, c: np.ndarray, n: int, cut: tuple[float, float]) -> Bounds:
     if cut == (0.0, 100.0):
         return None
-
-    def residuals() -> Iterator[np.ndarray]:
-        return (residual(block, c) for block in passes("residuals"))
-
-    low, high = percentiles(residuals, n, cut)
+    low, high = percentiles(lambda: passes("residuals", partial(residual, c=c)), n, cut)
     return low, high
 
 
 def _kept(
     block: Block,
     y: np.ndarray,
-    bounds: tuple[float, float] | None,
+    bounds: Bounds,
     protected: frozenset[int],
 ) -> np.ndarray:
     """Mask (n,) of the molecules of the second fit, y (n,) their first residuals."""
@@ -172,32 +185,44 @@ def _kept(
     return mask | block.holds(protected) if protected else mask
 
 
+def _kept_sums(
+    block: Block, c: np.ndarray, bounds: Bounds, protected: frozenset[int]
+) -> NormalEquations:
+    """Normal equations of the residuals of the kept molecules of a block."""
+    equations = NormalEquations()
+    y = residual(block, c)
+    mask = _kept(block, y, bounds, protected)
+    equations.add(block.take(mask), y[mask])
+    return equations
+
+
 @dataclass
 class _Errors:
     """Sums of squared residuals in eV^2."""
 
-    by_element: np.ndarray
+    by_element: np.ndarray = field(default_factory=lambda: np.zeros(MAX_Z + 1))
     kept: float = 0.0
     all: float = 0.0
     n_protected: int = 0
 
+    def merge(self, other: _Errors) -> None:
+        self.by_element += other.by_element
+        self.kept += other.kept
+        self.all += other.all
+        self.n_protected += other.n_protected
+
 
 def _errors(
-    passes: Passes,
-    c: np.ndarray,
-    c1: np.ndarray,
-    bounds: tuple[float, float] | None,
-    protected: frozenset[int],
+    block: Block, c: np.ndarray, c1: np.ndarray, bounds: Bounds, protected: frozenset[int]
 ) -> _Errors:
-    errors = _Errors(np.zeros(MAX_Z + 1))
-    for block in passes("errors"):
-        y = residual(block, c1)
-        mask = _kept(block, y, bounds, protected)
-        square = residual(block, c) ** 2  # (n,) eV^2
-        errors.all += float(square.sum())
-        errors.kept += float(square[mask].sum())
-        errors.by_element[block.elements] += np.einsum(
-            "kn,n->k", block.counts > 0, np.where(mask, square, 0.0)
-        )
-        errors.n_protected += int(np.count_nonzero(mask & ~_kept(block, y, bounds, frozenset())))
-    return errors
+    y = residual(block, c1)
+    mask = _kept(block, y, bounds, protected)
+    square = residual(block, c) ** 2  # (n,) eV^2
+    by_element = np.zeros(MAX_Z + 1)
+    by_element[block.elements] = np.einsum("kn,n->k", block.counts > 0, np.where(mask, square, 0.0))
+    return _Errors(
+        by_element,
+        kept=float(square[mask].sum()),
+        all=float(square.sum()),
+        n_protected=int(np.count_nonzero(mask & ~_kept(block, y, bounds, frozenset()))),
+    )

@@ -1,30 +1,38 @@
 """`mlff calc-sae`: self-atomic energies of a data set, by least squares of energy on composition.
 
 Only atomic numbers and energies are read, as a stream, a few times over: memory does not depend on
-the size of the file. torch is not imported.
+the size of the file. Blocks are read and summed by this process, several, or a cluster, and merged
+in the order of the file. torch is not imported.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mlff_cli.core.artifacts import check_writable, provenance
+from mlff_cli.core.cluster import check_crew, crew
+from mlff_cli.core.digests import Digests
 from mlff_cli.core.elements import SYMBOLS
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
-from mlff_cli.data.compositions import Block, Sample, blocks
+from mlff_cli.core.tasks import Crew
+from mlff_cli.data.compositions import Block, Draw, Piece, Sample, pieces, read_block
 from mlff_cli.data.grouped_hdf5 import GroupedHDF5
 from mlff_cli.data.least_squares import Ambiguity
 from mlff_cli.data.sae import write_sae
-from mlff_cli.data.sae_fit import SAEFit, accumulate, fit, lacking
+from mlff_cli.data.sae_fit import SAEFit, fit, lacking, merged, sums
+
+T = TypeVar("T")
+Look = Callable[[Block], T]
+
+TASK_PIECES = 4  # handed out at a time: a tenth of a second of work, a megabyte of residuals
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Options:
         seed: of the drawing.
         force: replace an existing output.
         dry_run: check the input and the options, compute and write nothing.
+        workers: processes; 1 is this one, 0 takes one per available core.
+        scheduler: address or file of a Dask scheduler, in place of `workers`.
     """
 
     samples: int | None = None
@@ -44,6 +54,8 @@ class Options:
     seed: int = 0
     force: bool = False
     dry_run: bool = False
+    workers: int = 1
+    scheduler: str | None = None
 
 
 def run(
@@ -66,6 +78,8 @@ def run(
     Raises:
         UsageError: an option is out of range, or the output exists.
         DataError: the file is damaged, has no energies, or holds an impossible atomic number.
+        MissingDependencyError: no scheduler answers, or its workers differ from this process.
+        NumericalError: workers died, or a cluster was lost.
     """
     reporter = reporter or NullReporter()
     _check(options)
@@ -78,52 +92,112 @@ def run(
         if options.dry_run:
             plan = f"would fit {file.n_molecules} molecules of {data} and write {output}"
             return Summary({"molecules": file.n_molecules, "output": str(output)}, lines=[plan])
-        origin = _origin(data, options)
-        source = _Source(file, reporter)
+        theory, source = file.level_of_theory, _Source(file, reporter)
+    path = Path(data) if options.scheduler is None else Path(data).absolute()
+    with (
+        Digests([data]) as digests,
+        crew(
+            _reader,
+            (path,),
+            workers=options.workers,
+            scheduler=options.scheduler,
+            reporter=reporter,
+            inputs=[path],
+        ) as source.crew,
+    ):
         sample = source.choose(options)
-        result = fit(lambda description: source.stream(description, sample), options.percentiles)
-        theory = file.level_of_theory
+        result = fit(lambda what, look: source.passes(what, look, sample), options.percentiles)
+        command = _command(data, options)
+        origin = provenance(
+            command, [data], seed=options.seed, packages=["numpy"], digests=digests.all()
+        )
     for note in _warnings(result, sample):
         reporter.warning(note)
     notes = _notes(result, source, sample, options, theory)
-    notes.append("provenance: " + json.dumps(origin.result(), sort_keys=True))
+    notes.append("provenance: " + json.dumps(origin, sort_keys=True))
     write_sae(output, result.sae, notes, force=options.force)
     return _summary(result, source, sample, options, output)
 
 
+def _reader(path: Path) -> Callable[..., list[tuple[Any, int, np.ndarray]]]:
+    """What a worker does: read pieces, and look at the molecules of each."""
+    file = GroupedHDF5(path)
+
+    def work(
+        look: Look[T],
+        todo: Sequence[tuple[Piece, np.ndarray | None]],
+        known: np.ndarray | None,
+        always: frozenset[int],
+    ) -> list[tuple[T | None, int, np.ndarray]]:
+        """For each piece: what was seen, how many molecules have an energy, their elements."""
+        found = []
+        for piece, mask in todo:
+            block = read_block(file, piece, known)
+            n = len(block.energy)
+            if mask is not None:
+                block = block.take(mask | block.holds(always))
+            seen = look(block) if len(block.energy) else None
+            found.append((seen, n, block.elements))
+        return found
+
+    return work
+
+
 class _Source:
-    """The file's stream with a progress bar per pass, and what the first pass learned."""
+    """The file's blocks with a progress bar per pass, and what the first pass learned.
+
+    Attributes:
+        crew: who reads them.
+        n_missing: molecules without energy.
+    """
+
+    crew: Crew
 
     def __init__(self, file: GroupedHDF5, reporter: Reporter) -> None:
-        self._file = file
+        self._pieces = pieces(file)
+        self._total = file.n_molecules
+        self._no_energies = _no_energies(file)
         self._reporter = reporter
         self._known: np.ndarray | None = None
+        self._labelled: list[int] = []  # molecules with energies per piece
         self.n_missing = 0
 
-    def stream(self, description: str, sample: Sample | None) -> Iterator[Block]:
+    def passes(self, description: str, look: Look[T], sample: Sample | None) -> Iterator[T]:
         """One pass; the first one checks the numbers and learns which elements occur."""
-        n_missing, seen = 0, set[int]()
-        total = self._file.n_molecules
-        with self._reporter.progress(total, description, "molecules") as bar:
-            for block in blocks(self._file, sample, self._known):
-                n_missing += block.n_missing
-                seen.update(block.elements.tolist())
-                if n_missing == total:
-                    raise _no_energies(self._file)
-                if len(block.energy):
-                    yield block
-                bar.advance(block.n_read)
-        self._known, self.n_missing = np.array(sorted(seen)), n_missing
+        labelled, seen = [], set[int]()
+        with self._reporter.progress(self._total, description, "molecules") as bar:
+            waiting = iter(self._pieces)
+            for results in self.crew.map(self._tasks(look, sample)):
+                for found, n, elements in results:
+                    piece = next(waiting)
+                    labelled.append(n)
+                    seen.update(elements.tolist())
+                    if found is not None:
+                        yield found
+                    bar.advance(piece.stop - piece.start)
+        if not any(labelled):
+            raise self._no_energies
+        self._known, self._labelled = np.array(sorted(seen)), labelled
+        self.n_missing = self._total - sum(labelled)
+
+    def _tasks(self, look: Look[T], sample: Sample | None) -> Iterator[tuple[Any, ...]]:
+        """Pieces with their part of the sample, some at a time, however many work on them."""
+        draw = Draw(sample) if sample else None
+        always = sample.always if sample else frozenset()
+        masks = (draw(n) for n in self._labelled) if draw else (None for _ in self._pieces)
+        work = zip(self._pieces, masks, strict=True)
+        while todo := tuple(islice(work, TASK_PIECES)):
+            yield look, todo, self._known, always
 
     def choose(self, options: Options) -> Sample | None:
         """The sample asked for, with the rare elements that a plain sample would miss."""
-        if options.samples is None or options.samples >= self._file.n_molecules:
+        if options.samples is None or options.samples >= self._total:
             return None
-        whole = accumulate(self.stream("survey", None))
+        whole = merged(self.passes("survey", sums, None))
         if options.samples >= whole.n:
             return None
         sample = Sample(options.samples, whole.n, options.seed)
-        while more := (lacking(accumulate(self.stream("sample", sample)), whole) - sample.always):
+        while more := (lacking(merged(self.passes("sample", sums, sample)), whole) - sample.always):
             sample = Sample(sample.size, sample.total, sample.seed, sample.always | more)
         return sample
 
@@ -135,6 +209,7 @@ def _check(options: Options) -> None:
             f"percentiles must rise within 0 to 100, found {low:g},{high:g}",
             remedy="use --percentiles 2,98, or 0,100 to keep every molecule",
         )
+    check_crew(options.workers, options.scheduler)
     if options.samples is not None and options.samples < 1:
         raise UsageError(
             f"--samples must be at least 1, found {options.samples}",
@@ -148,24 +223,6 @@ def _no_energies(file: GroupedHDF5) -> DataError:
         where=str(file.path),
         remedy="label the molecules first, as with `mlff label`",
     )
-
-
-def _origin(data: Path | str, options: Options) -> Future[dict[str, Any]]:
-    """The provenance, made in the background: hashing the file takes as long as the fit.
-
-    The thread is a daemon (an executor's is not), so that Ctrl-C need not wait for it.
-    """
-    future: Future[dict[str, Any]] = Future()
-
-    def work() -> None:
-        command = _command(data, options)
-        try:
-            future.set_result(provenance(command, [data], seed=options.seed, packages=["numpy"]))
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=work, name="hash", daemon=True).start()
-    return future
 
 
 def _command(data: Path | str, options: Options) -> list[str]:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlff_cli.core.errors import DataError
 from mlff_cli.data import compositions
-from mlff_cli.data.compositions import Sample, blocks, count_elements
-from mlff_cli.data.grouped_hdf5 import Group, GroupedHDF5
+from mlff_cli.data.compositions import Draw, Sample, count_elements, pieces, read_block
+from mlff_cli.data.grouped_hdf5 import GroupedHDF5
 from mlff_cli.data.grouped_writer import GroupedHDF5Writer
 from tests.synthetic import write_dataset
 
@@ -28,7 +30,9 @@ def test_blocks_are_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with GroupedHDF5(path) as file:
         total = np.zeros(119)
         energies = []
-        for block in blocks(file):
+        for piece in pieces(file):
+            assert 0 < piece.stop - piece.start <= 7
+            block = read_block(file, piece)
             total[block.elements] += block.counts.sum(axis=1)
             energies.append(block.energy)
         stored = [(g.read("energy"), g.read("numbers")) for g in file.groups]
@@ -38,51 +42,38 @@ def test_blocks_are_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_array_equal(total, np.bincount(numbers, minlength=119))
 
 
-def test_a_sample_has_its_size_and_comes_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_dataset(tmp_path / "d.h5", 300, n_parents=20)
-    monkeypatch.setattr(compositions, "BLOCK_MOLECULES", 11)
-    with GroupedHDF5(path) as file:
-
-        def draw(seed: int) -> list[float]:
-            sample = Sample(57, 300, seed)
-            return [e for b in blocks(file, sample) for e in b.energy]
-
-        assert len(draw(0)) == 57
-        assert draw(0) == draw(0)
-        assert draw(0) != draw(1)
+def test_what_is_known_changes_nothing_but_the_elements(tmp_path: Path) -> None:
+    with GroupedHDF5(write_dataset(tmp_path / "d.h5", 100)) as file:
+        for piece in pieces(file):
+            first = read_block(file, piece)
+            again = read_block(file, piece, known=np.array([1, 6, 7, 8, 9, 16, 17, 35]))
+            rows = np.isin(again.elements, first.elements)
+            np.testing.assert_array_equal(again.counts[rows], first.counts)
+            assert not again.counts[~rows].any()
 
 
-def test_a_sample_is_uniform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=8),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_a_sample_has_its_size_and_comes_again(sizes: list[int], share: float, seed: int) -> None:
+    sample = Sample(int(share * sum(sizes)), sum(sizes), seed)
+    masks = [list(map(Draw(sample), sizes)) for _ in range(2)]
+    assert [len(mask) for mask in masks[0]] == sizes
+    assert sum(int(mask.sum()) for mask in masks[0]) == sample.size
+    np.testing.assert_array_equal(np.concatenate(masks[0]), np.concatenate(masks[1]))
+
+
+def test_a_sample_is_uniform() -> None:
     """Each of 40 molecules is drawn in a quarter of 2000 samples, within five deviations."""
-    path = tmp_path / "d.h5"
-    with GroupedHDF5Writer(path) as writer:
-        for n_atoms, first, n in ((1, 0, 25), (2, 25, 15)):
-            coord = np.arange(n * n_atoms * 3).reshape(n, n_atoms, 3)
-            energy = np.arange(first, first + n)
-            numbers = np.ones((n, n_atoms))
-            writer.append(n_atoms, {"coord": coord, "numbers": numbers, "energy": energy})
-    monkeypatch.setattr(compositions, "BLOCK_MOLECULES", 9)
     hits = np.zeros(40)
     repeats = 2000
-    with GroupedHDF5(path) as file:
-        read = [compositions._read_block(file, g, r, None) for g, r in _rows(file)]
     for seed in range(repeats):
-        draw = compositions._Draw(Sample(10, 40, seed))
-        for block in read:
-            hits[draw(block).energy.astype(int)] += 1
+        hits += np.concatenate(list(map(Draw(Sample(10, 40, seed)), (9, 9, 7, 9, 6))))
     deviation = np.sqrt(repeats * 0.25 * 0.75)
     assert hits.sum() == 10 * repeats
     assert np.abs(hits - repeats / 4).max() < 5 * deviation
-
-
-def _rows(file: GroupedHDF5) -> list[tuple[Group, slice]]:
-    return [
-        (g, slice(s, min(s + 9, g.n_molecules)))
-        for g in file.groups
-        for s in range(0, g.n_molecules, 9)
-    ]
 
 
 def test_an_infinite_energy_is_named(tmp_path: Path) -> None:
@@ -92,4 +83,4 @@ def test_an_infinite_energy_is_named(tmp_path: Path) -> None:
     with GroupedHDF5Writer(path) as writer:
         writer.append(1, {"coord": coord, "numbers": np.ones((3, 1)), "energy": energy})
     with GroupedHDF5(path) as file, pytest.raises(DataError, match="molecule 2"):
-        list(blocks(file))
+        [read_block(file, piece) for piece in pieces(file)]

@@ -15,7 +15,7 @@ def solve_dense(elements: list[int], x: np.ndarray, y: np.ndarray) -> Solution:
     equations = NormalEquations()
     for part in (slice(None, len(y) // 2), slice(len(y) // 2, None)):
         counts = np.ascontiguousarray(x[part].T.astype("float64"))
-        block = Block(np.array(elements), counts, y[part], len(y[part]), 0)
+        block = Block(np.array(elements), counts, y[part])
         equations.add(block, y[part])
     return solve(equations)
 

@@ -1,6 +1,7 @@
 """Fitted self-atomic energies: exact on exact data, robust to outliers, kind to rare elements."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from mlff_cli.data.compositions import Block
 from mlff_cli.data.sae_fit import SAEFit, fit
 from tests.synthetic import self_energy
 
+T = TypeVar("T")
 CUT = (2.0, 98.0)
 
 
@@ -19,11 +21,11 @@ def fit_dense(
 ) -> SAEFit:
     """Fit x (n, K), y (n,) in blocks of 64 molecules."""
 
-    def passes(description: str) -> Iterator[Block]:
+    def passes(description: str, look: Callable[[Block], T]) -> Iterator[T]:
         for start in range(0, len(y), 64):
             part = slice(start, start + 64)
             counts = np.ascontiguousarray(x[part].T.astype("float64"))
-            yield Block(np.array(elements), counts, y[part], len(y[part]), 0)
+            yield look(Block(np.array(elements), counts, y[part]))
 
     return fit(passes, cut)
 

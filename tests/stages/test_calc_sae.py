@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -12,6 +12,7 @@ import pytest
 
 from mlff_cli.core.errors import DataError, StorageError, UsageError
 from mlff_cli.core.reporting import NullProgress, NullReporter
+from mlff_cli.data import compositions
 from mlff_cli.data.grouped_writer import GroupedHDF5Writer
 from mlff_cli.data.sae import read_sae
 from mlff_cli.stages.calc_sae import Options, run
@@ -59,6 +60,40 @@ def test_same_bytes_for_the_same_input(tmp_path: Path, samples: int | None) -> N
     run(data, tmp_path / "a.yaml", options)
     run(data, tmp_path / "b.yaml", options)
     assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.mark.parametrize("samples", [None, 150])
+def test_same_bytes_whoever_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str, samples: int | None
+) -> None:
+    monkeypatch.setattr(compositions, "BLOCK_MOLECULES", 9)
+    monkeypatch.chdir(tmp_path)  # the workers are elsewhere, and the path is relative
+    write_dataset(tmp_path / "d.h5", 400, missing=0.1)
+    crews = {"here": {}, "two": {"workers": 2}, "cluster": {"scheduler": scheduler}}
+    for name, options in crews.items():
+        run("d.h5", tmp_path / name, Options(samples, seed=3, **options))  # type: ignore[arg-type]
+    assert (tmp_path / "two").read_bytes() == (tmp_path / "here").read_bytes()
+    assert (tmp_path / "cluster").read_bytes() == (tmp_path / "here").read_bytes()
+
+
+def test_a_worker_s_error_is_this_command_s(tmp_path: Path, scheduler: str) -> None:
+    data = write_dataset(tmp_path / "d.h5", 200, sizes=(3, 4), n_parents=20)
+    with h5py.File(data, "r+") as file:
+        _set("numbers", (2, 1), 0)(file)
+    for options in (Options(workers=2), Options(scheduler=scheduler)):
+        with pytest.raises(DataError, match="found 0") as caught:
+            run(data, tmp_path / "sae.yaml", options)
+        assert caught.value.where == f"{data}, group 003, molecule 2"
+    assert list(tmp_path.iterdir()) == [data]
 
 
 def test_the_seed_moves_a_sample_within_its_uncertainty(tmp_path: Path) -> None:
@@ -212,6 +247,8 @@ def test_files_that_are_no_data(tmp_path: Path) -> None:
         Options(percentiles=(2, 101)),
         Options(percentiles=(float("nan"), 98)),
         Options(samples=0),
+        Options(workers=-1),
+        Options(workers=2, scheduler="tcp://127.0.0.1:8786"),
     ],
 )
 def test_impossible_options(tmp_path: Path, options: Options) -> None:
