@@ -214,11 +214,12 @@ def test_a_stopped_run_continues_exactly(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from mlff_cli.sampling import simulation
 from mlff_cli.stages import sample
 from tests.stages.test_sample import LADDER, Ear
 
 kept, at = int(sys.argv[2]), int(sys.argv[3])
-sample.SAVE_SECONDS = 0.0 if kept else 1e9
+simulation.SAVE_SECONDS = 0.0 if kept else 1e9
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -230,7 +231,7 @@ class Kill(Ear):
         def advance(n=1, **fields):
             inner(n, **fields)
             if bar.done >= kept:
-                sample.SAVE_SECONDS = 1e9
+                simulation.SAVE_SECONDS = 1e9
         bar.advance = advance
         return bar
 

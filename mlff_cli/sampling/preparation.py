@@ -1,0 +1,217 @@
+"""The system of a sampling run: built, minimised, and the file that its frames go to."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+
+from mlff_cli.core.artifacts import provenance
+from mlff_cli.core.errors import InterruptedRunError, NumericalError, UsageError
+from mlff_cli.core.reporting import Reporter
+from mlff_cli.core.runtime import StopRequest
+from mlff_cli.data.h5md_writer import create_h5md
+from mlff_cli.data.partial_run import PartialRun
+from mlff_cli.data.peptide import MIRRORED, Peptide, build_peptide
+from mlff_cli.physics.openmm_system import (
+    Molecule,
+    Simulated,
+    build_system,
+    chain_molecule,
+    minimise,
+    read_structure,
+    rename_residues,
+    topology_pdb,
+)
+from mlff_cli.physics.replica_ensemble import Ensemble
+from mlff_cli.sampling.plan import Plan
+
+FORCES = (
+    "negative gradient of the potential energy, as OpenMM reports it; constraint forces are not "
+    "included"
+)
+WHERE = {
+    True: "unwrapped, molecules whole",
+    False: "near the origin: the centre of mass is put back there after every frame",
+}
+INTEGRATOR = "LangevinMiddleIntegrator"
+_WRITTEN = ("position", "force", "potential_energy", "temperature", "replica")
+
+
+def build(plan: Plan) -> Simulated:
+    """The structure with everything that is missing, and its force field."""
+    options = plan.options
+    peptide: Peptide | None = None
+    if options.peptide is not None:
+        peptide = build_peptide(options.peptide, options.seed)
+        # OpenMM's templates know no hand: D residues are simulated under their L names
+        names = [MIRRORED.get(name, name) for name in peptide.residues]
+        molecule: Molecule = chain_molecule(
+            names,
+            peptide.names,
+            peptide.numbers,
+            peptide.residue,
+            peptide.bonds,
+            peptide.positions,
+        )
+    else:
+        assert plan.system is not None
+        molecule = read_structure(plan.system)
+    made = build_system(
+        molecule,
+        options.forcefield,
+        constraints=options.constraints,
+        ph=options.ph,
+        padding=options.padding,
+        seed=options.seed,
+        where=str(plan.system or f"--peptide {options.peptide}"),
+    )
+    if peptide is not None:
+        rename_residues(made.topology, peptide.residues)
+    return made
+
+
+def prepare(
+    plan: Plan, partial: PartialRun, stop: StopRequest, reporter: Reporter
+) -> openmm.System:
+    """What is simulated: of the interrupted run, or made now with everything the run needs."""
+    if partial.complete:
+        try:
+            partial.require_same(plan.config)
+            return openmm.XmlSerializer.deserialize(partial.system.read_text())
+        except UsageError as error:
+            if not plan.options.force:
+                raise
+            reporter.info(f"starting anew (--force): {error.message}")
+    partial.clear()
+    made = build(plan)
+    reporter.info(described(plan, made))
+    context = plan.engine.context(made.system)
+    positions, before, after = minimise(made, context, lambda: stop.requested)
+    if stop.requested:
+        raise interrupted(plan, partial, stop, 0)
+    if not (np.isfinite(positions).all() and math.isfinite(after)):
+        raise NumericalError(
+            f"the energy is {before:.3g} kJ/mol before minimisation and not finite after it",
+            where=str(plan.system or plan.options.peptide),
+            remedy="look for overlapping atoms in the structure",
+        )
+    reporter.info(f"minimised from {before:.6g} to {after:.6g} kJ/mol")
+    start = Simulated(
+        made.topology,
+        positions,
+        made.system,
+        made.solvent,
+        made.hydrogens_added,
+        made.waters_added,
+    )
+    partial.begin(plan.config, openmm.XmlSerializer.serialize(made.system))
+    n = len(plan.temperatures)
+    create_h5md(
+        partial.trajectory,
+        (*_WRITTEN, *(("edges",) if made.periodic else ())),
+        plan.schedule.n_frames * n,
+        made.numbers,
+        bonds=made.bonds,
+        attrs=_facts(plan, start),
+        tables=tables(plan),
+    )
+    ensemble = make_ensemble(plan, made.system)
+    ensemble.start(positions)
+    partial.save(ensemble.state())
+    return made.system
+
+
+def make_ensemble(plan: Plan, system: openmm.System) -> Ensemble:
+    """The replicas of a run, not yet at any state."""
+    return Ensemble(
+        plan.engine,
+        system,
+        plan.temperatures,
+        plan.schedule,
+        friction=plan.options.friction,
+        timestep=plan.timestep,
+        seed=plan.options.seed,
+    )
+
+
+def tables(plan: Plan, ensemble: Ensemble | None = None) -> dict[str, np.ndarray]:
+    """What stands beside the frames, or the room for it."""
+    n = len(plan.temperatures)
+    pairs = np.zeros(n - 1, dtype="int64")
+    found = {
+        "temperatures": plan.temperatures,
+        "kinetic_temperature": ensemble.mean_heat if ensemble else np.zeros(n),
+    }
+    if n > 1:
+        ladder = ensemble.ladder if ensemble else None
+        found |= {
+            "exchange/attempted": ladder.attempted if ladder else pairs,
+            "exchange/accepted": ladder.accepted if ladder else pairs,
+            "exchange/trips": ladder.trips if ladder else np.zeros(n, dtype="int64"),
+        }
+    return found
+
+
+def interrupted(
+    plan: Plan, partial: PartialRun, stop: StopRequest, kept: int
+) -> InterruptedRunError:
+    """What a run that was asked to stop ends with; `kept` is the step that it will go on from."""
+    name = stop.signal.name if stop.signal else "a signal"
+    frames = plan.schedule.frames_before(kept)
+    return InterruptedRunError(
+        f"stopped by {name}, {frames} of {plan.schedule.n_frames} frames are kept",
+        where=str(partial.folder),
+        remedy="run the same command again to continue",
+    )
+
+
+def _facts(plan: Plan, made: Simulated) -> dict[str, Any]:
+    """Root attributes of the file."""
+    options = plan.options
+    inputs = [Path(n) for n in options.forcefield if Path(n).is_file()]
+    inputs += [plan.system] if plan.system else []
+    command = [
+        *("mlff", "sample"),
+        *([str(plan.system)] if plan.system else ["--peptide", str(options.peptide)]),
+        *("--temperature", ",".join(f"{t:g}" for t in plan.temperatures)),
+        *("--forcefield", ",".join(options.forcefield), "--constraints", options.constraints),
+        *("--time", f"{options.time:g}", "--equilibration", f"{options.equilibration:g}"),
+        *("--timestep", f"{plan.timestep:g}", "--interval", f"{options.interval:g}"),
+        *("--friction", f"{options.friction:g}", "--ph", f"{options.ph:g}"),
+        *(("--exchange-interval", f"{options.exchange_interval:g}") * (len(plan.temperatures) > 1)),
+        *(("--padding", f"{options.padding:g}") * (made.solvent == "explicit")),
+        *("--platform", plan.engine.platform, "--threads", str(options.threads)),
+        *("--seed", str(options.seed)),
+    ]
+    packages = ("openmm", "numpy", *(("rdkit",) if options.peptide else ()))
+    return {
+        "topology_pdb": topology_pdb(made),
+        "forcefield": list(options.forcefield),
+        "constraints": options.constraints,
+        "rigid_water": options.constraints == "hbonds",
+        "forces": FORCES,
+        "positions": WHERE[made.periodic],
+        "solvent": made.solvent,
+        "temperatures": plan.temperatures.tolist(),
+        "integrator": INTEGRATOR,
+        "timestep_fs": plan.timestep,
+        "friction_per_ps": options.friction,
+        "centre_of_mass_motion": "not removed",
+        "platform": plan.engine.platform,
+        "repeats_bit_for_bit": int(plan.engine.exact),
+        "seed": options.seed,
+        "provenance": provenance(command, inputs, seed=options.seed, packages=packages),
+    }
+
+
+def described(plan: Plan, made: Simulated) -> str:
+    """A line on what is simulated."""
+    hydrogens, waters = made.hydrogens_added, made.waters_added
+    added = [f"{hydrogens} hydrogens"] if hydrogens else []
+    added += [f"{waters} waters and ions"] if waters else []
+    told = f"{made.system.getNumParticles()} atoms, solvent: {made.solvent}"
+    return f"{told}; added {' and '.join(added) or 'nothing'}; platform {plan.engine.platform}"
