@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mlff_cli.core.artifacts import check_writable, provenance, write_json
 from mlff_cli.core.cluster import check_crew, crew, find_scheduler
 from mlff_cli.core.errors import DataError, InterruptedRunError, MLFFError, UsageError
 from mlff_cli.core.fields import FIELDS
+from mlff_cli.core.pace import Pace
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.core.runtime import StopRequest, interruptible
 from mlff_cli.core.tasks import Crew
@@ -34,6 +36,10 @@ from mlff_cli.physics.quantum import Engine, make_engine
 
 SHOWN_FAILURES = 5
 SUFFIXES = (".h5", ".hdf5")
+BATCH = 100  # structures of a task on a cluster, at most
+
+_Labelled = tuple[dict[str, Any] | None, str | None]
+_Input = tuple[np.ndarray, np.ndarray, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,17 +222,20 @@ def _label_all(
     if not todo:
         return {}
     failed: dict[str, str] = {}
-    tasks = ((key, (s.coord, s.numbers, s.charge, s.mult)) for key, s in todo.items())
+    pace = Pace(BATCH if options.scheduler is not None else 1)
+    tasks = pace.tasks((k, (s.coord, s.numbers, s.charge, s.mult)) for k, s in todo.items())
     with (
         _workers(len(todo), engine, options, stop, reporter) as workers,
         reporter.progress(len(todo), f"labelling with {options.method}", "structures") as bar,
     ):
-        for key, (labels, error) in workers.as_completed(tasks):
-            if error is None:
-                journal.add(key, labels)
-            else:
-                failed[key] = error
-            bar.advance(1, failed=len(failed))
+        for keys, (found, seconds) in workers.as_completed(tasks):
+            pace.learn(seconds / len(keys))
+            for key, (labels, error) in zip(keys, found, strict=True):
+                if error is None:
+                    journal.add(key, labels)
+                else:
+                    failed[key] = error
+                bar.advance(1, failed=len(failed))
     if stop.requested:
         name = stop.signal.name if stop.signal else "a signal"
         raise InterruptedRunError(
@@ -255,20 +264,22 @@ def _workers(
     )
 
 
-def _labeller(method: str) -> Callable[..., tuple[dict[str, Any] | None, str | None]]:
-    """What a worker runs: labels as plain lists, or the reason why there are none."""
+def _labeller(method: str) -> Callable[..., tuple[list[_Labelled], float]]:
+    """What a worker runs: labels as plain lists or the reason why there are none, and seconds."""
     engine = make_engine(method)
 
-    def label(
-        coord: np.ndarray, numbers: np.ndarray, charge: int, mult: int
-    ) -> tuple[dict[str, Any] | None, str | None]:
+    def label(coord: np.ndarray, numbers: np.ndarray, charge: int, mult: int) -> _Labelled:
         try:
             labels = engine(coord, numbers, charge, mult)
         except MLFFError as error:
             return None, error.message
         return {name: values.tolist() for name, values in labels.items()}, None
 
-    return label
+    def label_all(structures: Sequence[_Input]) -> tuple[list[_Labelled], float]:
+        start = time.perf_counter()
+        return [label(*structure) for structure in structures], time.perf_counter() - start
+
+    return label_all
 
 
 def _molecule(
