@@ -191,7 +191,8 @@ def _repeated(found: SetFindings) -> Check:
 
 def _temperatures(data: CGSet) -> Check:
     values = data.per_frame("temperature")
-    known = np.unique(values[~np.isnan(values)])
+    unknown = np.isnan(values)
+    known = np.unique(values[~unknown])
     if not len(known):
         return Check("temperature", "not recorded", "warning", "say it where it is asked for")
     told = ", ".join(f"{t:g}" for t in known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
@@ -201,6 +202,13 @@ def _temperatures(data: CGSet) -> Check:
             f"frames of {len(known)} temperatures: {told} K",
             "warning",
             "a potential of mean force belongs to one: `mlff cg-map --temperature`",
+        )
+    if unknown.any():
+        return Check(
+            "temperature",
+            f"{told} K, and {int(unknown.sum())} of {len(values)} frames have none recorded",
+            "warning",
+            "frames are chosen by temperature, and those without one are left out",
         )
     return Check("temperature", f"{told} K")
 

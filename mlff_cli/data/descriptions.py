@@ -90,19 +90,29 @@ def describe_set(path: Path) -> Description:
             "molecules": str(len(cg.layouts)),
             "beads": _span([len(layout.columns) for layout in cg.layouts]),
             "forces": "yes" if cg.has_forces else "no: `mlff project-forces` adds them",
-            "species": ", ".join(cg.species_table) or "numbers without names",
+            "species": _species(cg),
             "temperatures": _temperatures(cg.per_frame("temperature")),
         }
         for k, told in enumerate(each if len(cg.molecules) else []):
             name = cg.molecules[k].name
             facts[f"mapping of {name}"] = str(told.get("mapping", "not recorded"))
-            facts[f"forces of {name}"] = _force_map(told.get("force_map"))
+            if cg.has_forces:
+                facts[f"forces of {name}"] = _force_map(told.get("force_map"))
         data = {"metadata": meta, "sources": cg.sources, "species_table": cg.species_table}
     made_of = {str(s.get("path")): str(s.get("sha256")) for s in cg.sources}
     origin = dict(meta.get("provenance") or {})
     return Description(
         "coarse-grained set", facts, data, {**origin, "inputs": origin.get("inputs") or made_of}
     )
+
+
+def _species(cg: CGSet) -> str:
+    """Those that occur; the table holds all of the scheme."""
+    table = cg.species_table
+    if not table or not cg.molecules:
+        return ", ".join(table) or "numbers without names"
+    met = sorted({int(s) for molecule in cg.molecules for s in molecule.species})
+    return f"{len(met)} of {len(table)} occur: {', '.join(table[s] for s in met)}"
 
 
 def _force_map(report: Any) -> str:
@@ -124,15 +134,19 @@ def describe_trajectory(path: Path) -> Description:
             "forces": "yes" if file.has_forces else "no",
             "topology": "inside" if file.topology is not None else "in another file",
         }
-        plain = {k: v for k, v in file.facts.items() if k != "provenance"}
+        plain = {k: v for k, v in file.facts.items() if k not in ("provenance", "checked")}
         if file.has_forces and isinstance(plain.get("forces"), str):
             facts["forces"] = f"yes: {plain['forces']}"
-        told = {k: str(v) for k, v in plain.items() if isinstance(v, str | int | float)}
+        told = {k: _plain(v) for k, v in plain.items() if isinstance(v, str | int | float | list)}
         facts = {**told, **facts}
         origin = _recorded(file.facts.get("provenance"))
     return Description(
         "trajectory", facts, {"facts": json.loads(json.dumps(plain, default=str))}, origin
     )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
 def describe_prior(path: Path) -> Description:
@@ -145,7 +159,8 @@ def describe_prior(path: Path) -> Description:
         "species": ", ".join(prior.species),
     }
     for name, term in prior.terms.items():
-        facts[name] = f"{len(term.entries)} entries, weight {term.weight:g}"
+        n = len(term.entries)
+        facts[name] = f"{n} entr{'y' if n == 1 else 'ies'}, weight {term.weight:g}"
     terms = {name: len(term.entries) for name, term in prior.terms.items()}
     return Description("prior", facts, {"terms": terms}, dict(prior.provenance))
 
@@ -161,5 +176,8 @@ def _span(values: list[int]) -> str:
 
 
 def _temperatures(values: np.ndarray) -> str:
-    known = np.unique(values[~np.isnan(values)])
-    return ", ".join(f"{t:g} K" for t in known) or "not recorded"
+    unknown = np.isnan(values)
+    told = ", ".join(f"{t:g} K" for t in np.unique(values[~unknown]))
+    if told and unknown.any():
+        return f"{told}; of {int(unknown.sum()):,} frames not recorded"
+    return told or "not recorded"

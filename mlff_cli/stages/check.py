@@ -23,6 +23,8 @@ from mlff_cli.data.molecule_checklist import check_molecules
 from mlff_cli.data.trajectory import open_trajectory, split_selection, trajectory_format
 from mlff_cli.data.trajectory_checklist import check_trajectory
 
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -75,8 +77,12 @@ def run(
         "failed": sum(counts.values()),
         "warnings": warnings,
     }
-    line = f"{len(found)} file{'s' * (len(found) > 1)}: {sum(counts.values())} checks failed"
-    return Summary(data, tables, [f"{line}, {warnings} warnings"], failure=failure)
+    line = f"{_plural(len(found), 'file')}: {_plural(sum(counts.values()), 'check')} failed"
+    return Summary(data, tables, [f"{line}, {_plural(warnings, 'warning')}"], failure=failure)
+
+
+def _plural(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def _count(checks: Sequence[Check], verdict: str) -> int:
@@ -98,11 +104,17 @@ _Look = Callable[[Path | str, Options, Reporter], list[Check]]
 def _kind(file: Path) -> _Look:
     """What looks at a file, by its content."""
     with file.open("rb") as stream:
-        head = stream.read(8)
+        head = stream.read(len(HDF5_SIGNATURE))
     if head[:4] == b"PK\x03\x04" and is_cg_npz(file):
         return _set
     if trajectory_format(file):
         return _trajectory
+    if head and head != HDF5_SIGNATURE:
+        raise DataError(
+            "neither a coarse-grained set nor a trajectory nor grouped HDF5, by its first bytes",
+            where=str(file),
+            remedy="convert structures with `mlff convert`; `mlff info` knows other files of mlff",
+        )
     return _molecules
 
 

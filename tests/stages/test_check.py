@@ -89,6 +89,7 @@ def _set(array: str, index: Any, value: Any) -> Callable[[CGBlock], CGBlock]:
         (lambda b: replace(b, R=b.R[[0, 0, *range(2, T)]]), "repeated frames", "warning", "1 is 0"),
         (_set("temperature", 4, 450.0), "temperature", "warning", "300, 450"),
         (_set("temperature", ..., np.nan), "temperature", "warning", "not recorded"),
+        (_set("temperature", slice(7), np.nan), "temperature", "warning", "300 K, and 7 of 50"),
     ],
 )
 def test_what_was_spoilt_is_named(
@@ -153,6 +154,11 @@ def test_a_file_that_cannot_be_read_is_a_finding(tmp_path: Path, content: bytes)
     assert summary.data["failed"] == 1
     assert summary.failure is not None
     assert "x.npz" in str(summary.failure)
+
+
+def test_a_file_of_no_kind_that_is_checked_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "prior.yaml").write_text("format: mlff-prior\n")
+    assert finding(tmp_path / "prior.yaml", "file").count("neither a coarse-grained set") == 1
 
 
 def test_nothing_to_check_and_missing_files_are_errors(tmp_path: Path) -> None:

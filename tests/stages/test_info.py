@@ -214,3 +214,7 @@ def test_coarse_grained_sets_trajectories_and_priors_are_described(tmp_path: Pat
     rows = dict(map(tuple, run(tmp_path / "CG.npz").tables[0].rows))
     assert (rows["frames"], rows["beads"], rows["temperatures"]) == ("7", "5", "300 K")
     assert rows["mapping of chain"] == "ca"
+    met = sorted(set(chain(5).species.tolist()))
+    assert rows["species"] == f"{len(met)} of 3 occur: {', '.join('ABC'[s] for s in met)}"
+    prior_rows = dict(map(tuple, run(tmp_path / "prior.yaml").tables[0].rows))
+    assert prior_rows["bond"] == "1 entry, weight 1"
