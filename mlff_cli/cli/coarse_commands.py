@@ -48,7 +48,9 @@ def sample(
     exchange_interval: Annotated[
         float, typer.Option(help="Between exchanges of temperatures, ps.")
     ] = 1.0,
-    padding: Annotated[float, typer.Option(help="Water around the solute, nm.")] = 1.0,
+    padding: Annotated[
+        float, typer.Option(help="Of water, from the solute to its image, nm.")
+    ] = 1.0,
     ph: Annotated[float, typer.Option("--ph", help="For missing hydrogens.")] = 7.0,
     platform: Annotated[str, typer.Option(help="auto, or OpenMM's name.")] = "auto",
     threads: Annotated[

@@ -278,7 +278,7 @@ def _require_room(topology: app.Topology, where: str) -> None:
             f"the box must be {2 * CUTOFF:g} nm wide at least, twice the cutoff, "
             f"found {narrow:.3g} nm",
             where=where,
-            remedy="take a larger --padding",
+            remedy=f"take a larger --padding: {CUTOFF:g} nm is always enough where water is added",
         )
 
 
