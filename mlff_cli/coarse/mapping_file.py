@@ -12,9 +12,9 @@
     bonds: auto                         # default; or pairs of beads: [[0, 1], [1, 2]]
 
 Weights of a list follow the order of atoms in the topology and may have any sum but 0; they are
-divided by it. Beads are numbered from 0 in the
-order of the file, those of `each` in the order of residues. `bonds: auto` joins beads whose atoms
-are bonded, directly or through atoms that no bead has (`bead_bonds`).
+divided by it. Beads are numbered from 0 in the order of the file, those of `each` in the order of
+residues. `bonds: auto` joins beads whose atoms are bonded, directly or through atoms that no bead
+has (`bead_bonds`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from mdtraj.core.topology import Atom
 
 KEYS = ("name", "select", "weights", "species", "residue", "each")
+LEAST, MOST = 1e-100, 1e100  # between them a weight, its square and sums of them are numbers
+CANCELS = 1e-3  # share of the weights' size: a smaller sum throws the bead a thousand times as far
+INT32 = np.iinfo(np.int32).max
 Bonds = np.ndarray | None  # None: found from the bonds of atoms
 
 
@@ -71,18 +74,32 @@ def _check_entry(bead: Any, where: str) -> None:
             f"a bead has name and select, and may have {', '.join(KEYS[2:])}; found {bead!r}"[:300],
             where=where,
         )
+    for key in ("name", "select", "species"):  # YAML reads NO as false, 2020-01-01 as a date
+        if key in bead and not (isinstance(bead[key], str) and bead[key].strip()):
+            raise ConfigError(
+                f"{key} is text, found {bead[key]!r}"[:300],
+                where=where,
+                remedy=f'write it in quotes, as {key}: "NO"',
+            )
     weights = bead.get("weights", "mass")
     numbers = isinstance(weights, list) and all(type(w) in (int, float) for w in weights)
-    if weights not in ("mass", "equal") and not (numbers and np.isfinite(weights).all()):
+    if weights not in ("mass", "equal") and not (numbers and all(map(_usual, weights))):
         raise ConfigError(
-            f"weights are mass, equal or a list of numbers, found {weights!r}", where=where
+            f"weights are mass, equal or a list of numbers, found {weights!r}"[:300], where=where
         )
     if bead.get("each", "residue") != "residue":
         raise ConfigError(f"each can only be residue, found {bead['each']!r}", where=where)
-    if "residue" in bead and ("each" in bead or type(bead["residue"]) is not int):
+    number = bead.get("residue", 0)
+    if "residue" in bead and ("each" in bead or type(number) is not int or abs(number) > INT32):
         raise ConfigError(
-            f"residue is one number, and not with `each`, found {bead['residue']!r}", where=where
+            f"residue is one number, and not with `each`, found {bead['residue']!r}"[:300],
+            where=where,
         )
+
+
+def _usual(weight: float) -> bool:
+    """A finite number whose sums are finite too."""
+    return weight == 0 or LEAST < abs(weight) < MOST
 
 
 def file_beads(chains: Chains, content: Mapping[str, Any], path: Path) -> tuple[list[Bead], Bonds]:
@@ -146,7 +163,7 @@ def _bead(entry: Mapping[str, Any], atoms: list[Atom], where: str) -> Bead:
         shares = np.full(len(atoms), 1 / len(atoms))
     else:
         shares = np.array(weights, float)
-        if len(shares) != len(atoms) or shares.sum() == 0:
+        if len(shares) != len(atoms) or abs(shares.sum()) <= CANCELS * np.abs(shares).sum():
             raise ConfigError(
                 f"weights need one number for each of {len(atoms)} atoms and a sum that is not 0, "
                 f"found {len(shares)} with sum {shares.sum():g}",

@@ -167,7 +167,14 @@ def read_residue_table(path: Path) -> dict[str, ResidueKind]:
             where=str(path),
             remedy="write lines as `MSE: MET`",
         )
-    return {str(name).strip().upper(): _entry(path, name, told) for name, told in value.items()}
+    odd = [name for name in value if not isinstance(name, str)]  # NO is false, 010 is eight
+    if odd:
+        raise ConfigError(
+            f"names of residues are text, found {odd[0]!r}",
+            where=str(path),
+            remedy='write it in quotes, as "NO": skip',
+        )
+    return {name.strip().upper(): _entry(path, name, told) for name, told in value.items()}
 
 
 def _entry(path: Path, name: object, told: object) -> ResidueKind:
@@ -184,6 +191,7 @@ def _entry(path: Path, name: object, told: object) -> ResidueKind:
         isinstance(told, dict)
         and set(told) <= {"species", "class"}
         and isinstance(told.get("species"), str)
+        and told["species"].strip()
         and told.get("class", "") in ("", *CLASSES)
     ):
         return ResidueKind("amino", told["species"], told.get("class", ""))
