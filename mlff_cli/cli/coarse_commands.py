@@ -32,7 +32,9 @@ def sample(
     ] = None,
     temperature: Annotated[
         list[str] | None,
-        typer.Option(help="K; several are sampled by replica exchange.", show_default="300"),
+        typer.Option(
+            help="K; several, as 300,330,365, are sampled by replica exchange.", show_default="300"
+        ),
     ] = None,
     forcefield: Annotated[
         list[str] | None, typer.Option(help="OpenMM's names.", show_default=FORCEFIELD)
