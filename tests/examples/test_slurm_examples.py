@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from mlff_cli.data.grouped_hdf5 import GroupedHDF5
 from mlff_cli.data.model_file import load_model_file
 from tests.ranks import DEADLINE, Ranks, free_port, succeed
 from tests.ranks import command as run_command
@@ -61,11 +63,16 @@ def test_a_script_is_sound(script: Path) -> None:
     assert text.index("#SBATCH") < text.index("set -u")  # SLURM reads none after the first command
     assert '"$@"' in text  # arguments with blanks stay whole
     assert not re.search(r"\$[*@](?!\")", text.replace('"$@"', ""))
-    per_node = "1" if "torchrun" in script.stem else asked["gpus-per-node"]
-    assert asked["ntasks-per-node"] == per_node
-    assert asked["signal"] == ("B:USR1@120" if "torchrun" in script.stem else "USR1@120")
+    to_script = "torchrun" in script.stem or "dask" in script.stem  # which hands the signal on
+    assert asked["signal"] == ("B:USR1@120" if to_script else "USR1@120")
+    if "dask" in script.stem:
+        assert asked["cpus-per-task"] == "1"  # a worker calculates with one thread
+    else:
+        per_node = "1" if "torchrun" in script.stem else asked["gpus-per-node"]
+        assert asked["ntasks-per-node"] == per_node
     assert {"requeue", "nodes", "time", "cpus-per-task"} <= asked.keys()
-    assert (int(asked["nodes"]) > 1) == ("multinode" in script.stem)
+    several = "multinode" in script.stem or "dask" in script.stem
+    assert (int(asked["nodes"]) > 1) == several
     assert ("export MASTER_ADDR" in text) == ("multinode" in script.stem)
     for line in text.splitlines():
         assert len(line) <= 100
@@ -81,7 +88,8 @@ class Job:
         commands.mkdir()
         fakes = {"srun": SRUN.format(python=sys.executable), "scontrol": SCONTROL}
         fakes["scancel"] = SCANCEL
-        for name, module in (("mlff", "mlff_cli"), ("torchrun", "torch.distributed.run")):
+        modules = {"mlff": "mlff_cli", "torchrun": "torch.distributed.run", "dask": "dask"}
+        for name, module in modules.items():
             fakes[name] = f'#!/bin/bash\nexec "{sys.executable}" -m {module} "$@"\n'
         for name, text in fakes.items():
             (commands / name).write_text(text)
@@ -191,6 +199,53 @@ def test_torchrun_on_two_nodes_meets_its_time_limit(
     assert code == 0, text
     assert "continuing at step" in text
     assert len(job.requeued) == 1
+
+
+DASK = {"DASK_INTERFACE": "lo", "TMPDIR": "."}
+LABEL = "label in.smi -o out.h5 --method gfn2-xtb --temperature 300 --conformers"
+
+
+def ended_clean(folder: Path) -> bool:
+    """Neither processes nor secrets of the cluster are left."""
+    commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    return not any(str(folder) in c for c in commands) and not list(folder.glob(".dask-*"))
+
+
+def test_a_cluster_labels_and_goes(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    pytest.importorskip("tblite", reason="needs the extra 'label'")
+    (tmp_path / "in.smi").write_text("CCO\nO\n")
+    job = Job(tmp_path, "dask_mlff", nodes=2, tasks_per_node=1)
+    code, text = job.run(*LABEL.split(), "4", **DASK)
+    assert code == 0, text
+    assert "2 workers" in text
+    assert "tls://127.0.0.1" in text
+    with GroupedHDF5(tmp_path / "out.h5") as file:
+        assert file.n_molecules == 8
+    assert not job.requeued
+    assert ended_clean(tmp_path)
+    code, text = job.run(*LABEL.split(), "4", **DASK)  # the output is there: refused, not queued
+    assert code == 2, text
+    assert not job.requeued
+
+
+@pytest.mark.slow
+def test_a_cluster_s_job_that_meets_its_time_limit_queues_again(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    pytest.importorskip("tblite", reason="needs the extra 'label'")
+    (tmp_path / "in.smi").write_text("CCO\nCC(=O)[O-]\n")
+    job = Job(tmp_path, "dask_mlff", nodes=1, tasks_per_node=1)
+    process = job.start(*LABEL.split(), "1000", **DASK)
+    job.wait_for_rows(process, tmp_path / "out.h5.partial" / "journal.jsonl", 20)
+    process.send_signal(signal.SIGUSR1)
+    text, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 75, text
+    assert len(job.requeued) == 1
+    assert not (tmp_path / "out.h5").exists()
+    assert ended_clean(tmp_path)
+    code, text = job.run(*LABEL.split(), "1000", **DASK, SLURM_RESTART_COUNT="1")
+    assert code == 0, text
+    assert "continuing" in text
 
 
 def test_a_name_without_an_address_ends_the_job_before_it_begins(tmp_path: Path) -> None:
