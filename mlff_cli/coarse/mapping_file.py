@@ -81,6 +81,8 @@ def _check_entry(bead: Any, where: str) -> None:
                 where=where,
                 remedy=f'write it in quotes, as {key}: "NO"',
             )
+    if "*" in (bead["name"], bead.get("species")):
+        raise ConfigError("* means any type in a prior, and names none", where=where)
     weights = bead.get("weights", "mass")
     numbers = isinstance(weights, list) and all(type(w) in (int, float) for w in weights)
     if weights not in ("mass", "equal") and not (numbers and all(map(_usual, weights))):

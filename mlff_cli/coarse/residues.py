@@ -191,7 +191,7 @@ def _entry(path: Path, name: object, told: object) -> ResidueKind:
         isinstance(told, dict)
         and set(told) <= {"species", "class"}
         and isinstance(told.get("species"), str)
-        and told["species"].strip()
+        and told["species"].strip() not in ("", "*")  # of a prior, * is any type
         and told.get("class", "") in ("", *CLASSES)
     ):
         return ResidueKind("amino", told["species"], told.get("class", ""))

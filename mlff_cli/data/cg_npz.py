@@ -191,7 +191,15 @@ class CGSet:
         """
         kind = PER_FRAME[name]
         if name in self._file:
-            return self._file.rows(name, slice(None)).astype(kind)
+            values = self._file.rows(name, slice(None)).astype(kind)
+            kelvin = values if name == "temperature" else np.ones(1)
+            odd = np.flatnonzero((kelvin <= 0) | np.isinf(kelvin))
+            if len(odd):
+                raise self._wrong(
+                    f"frame {odd[0]}: temperature must be above 0 K, found {values[odd[0]]:g}",
+                    "write NaN where it is not known",
+                )
+            return values
         if name == "molecule" and len(self.layouts) > 1:
             return self._surveyed[1]
         if name == "frame":

@@ -14,13 +14,26 @@ ROWS = 10_000  # frames whose temperature is read at a time
 
 
 def frame_temperatures(trajectory: Trajectory) -> np.ndarray:
-    """(T,) K of every frame; NaN where the trajectory does not say."""
+    """(T,) K of every frame; NaN where the trajectory does not say.
+
+    Raises:
+        DataError: a temperature is 0 K, below, or infinite.
+    """
     rows = np.arange(trajectory.n_frames)
     if trajectory.read(rows[:1], positions=False).temperature is None:
         return np.full(len(rows), np.nan)
     pieces = [rows[k : k + ROWS] for k in range(0, len(rows), ROWS)]
     read = [trajectory.read(piece, positions=False).temperature for piece in pieces]
-    return np.concatenate([np.asarray(t, float) for t in read])
+    found = np.concatenate([np.asarray(t, float) for t in read])
+    odd = np.flatnonzero((found <= 0) | np.isinf(found))
+    if len(odd):
+        raise DataError(
+            f"temperatures are above 0 K, {len(odd)} of {len(found)} frames have others, the first "
+            f"{found[odd[0]]:g}",
+            where=f"{trajectory.path}, frame {odd[0]}",
+            remedy="leave temperature out of the file if it is not known",
+        )
+    return found
 
 
 def choose_frames(

@@ -24,6 +24,7 @@ CARBONS = "resid 0 and (name CA or name C)"
         ("name: , select: resid 0", "name is text, found None"),
         ("name: A, select: 5", "select is text, found 5"),
         ("name: A, select: resid 0, species: ''", "species is text"),
+        ("name: '*', select: resid 0", "means any type"),
         ("name: A, select: resid 0, residue: 99999999999", "residue is one number"),
         (f"name: A, select: resid 0, weights: [1{'0' * 400}]", "weights are"),
         ("name: A, select: resid 0, weights: [.nan]", "weights are"),

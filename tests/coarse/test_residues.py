@@ -113,6 +113,7 @@ def test_a_table_is_asked_first(tmp_path: Path) -> None:
         "MSE: 3",
         "MSE: {class: polar}",
         "MSE: {species: ' '}",
+        "MSE: {species: '*'}",
         "NO: skip",
         "010: skip",
         "MSE: {species: A, class: big}",

@@ -213,6 +213,18 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("value", [0.0, -300.0, np.inf])
+def test_temperatures_are_above_0_or_unknown(tmp_path: Path, value: float) -> None:
+    made = block(0, 3, 4)
+    made.temperature[:] = [300, np.nan, 300, value]
+    write_cg(tmp_path / "a.npz", [chain(3)], TABLE, SOURCES, {}, [made])
+    with (
+        CGSet(tmp_path / "a.npz") as cg,
+        pytest.raises(DataError, match="frame 3: temperature must be above 0 K"),
+    ):
+        cg.per_frame("temperature")
+
+
 def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
     R = np.zeros((2, 3, 3), "f4")
     R[1, 2, 0] = np.nan

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlff_cli.core.errors import DataError, UsageError
-from mlff_cli.data.frame_choice import choose_frames
+from mlff_cli.data.frame_choice import choose_frames, frame_temperatures
+from mlff_cli.data.trajectory import open_trajectory
+from tests.data.trajectory_cases import frames, write_npz
 
 UNKNOWN = np.full(7, np.nan)
 EXCHANGE = np.tile([300.0, 350.0, 400.0], 5)  # as replica exchange writes them
@@ -59,3 +63,19 @@ def test_what_is_not_there() -> None:
         choose_frames([UNKNOWN], temperature=310.0)
     with pytest.raises(UsageError, match="--frames 8 is more than there are: 7"):
         choose_frames([UNKNOWN], frames=8)
+
+
+@pytest.mark.parametrize("value", [0.0, -300.0, np.inf])
+def test_temperatures_are_above_0(tmp_path: Path, value: float) -> None:
+    x, f = frames(5)
+    kelvin = np.full(5, 300.0)
+    write_npz(tmp_path / "a.npz", x, f, temperature=kelvin)
+    with open_trajectory(tmp_path / "a.npz") as trajectory:
+        np.testing.assert_array_equal(frame_temperatures(trajectory), kelvin)
+    kelvin[3] = value
+    write_npz(tmp_path / "a.npz", x, f, temperature=kelvin)
+    with (
+        open_trajectory(tmp_path / "a.npz") as trajectory,
+        pytest.raises(DataError, match="a.npz, frame 3: temperatures are above 0 K, 1 of 5"),
+    ):
+        frame_temperatures(trajectory)
