@@ -29,7 +29,7 @@ from mlff_cli.coarse.species import carried, end_suffix
 from mlff_cli.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mdtraj.core.topology import Atom
+    from mdtraj.core.topology import Atom, Residue
 
 SCHEMES = MappingProxyType(
     {
@@ -98,7 +98,7 @@ def atom_beads(chains: Chains, mapping: str, by: str, *, termini: bool) -> list[
 
     Raises:
         UsageError: no such scheme.
-        DataError: a residue lacks an atom that the scheme needs; all are listed.
+        DataError: a residue lacks an atom that the scheme needs (all are listed), or has it twice.
     """
     names = atom_names(mapping)
     starts, stops = chains.ends
@@ -107,7 +107,7 @@ def atom_beads(chains: Chains, mapping: str, by: str, *, termini: bool) -> list[
         residue = chains.topology.residue(index)
         if kind.kind == "cap" and mapping in SCHEMES:
             continue
-        at = {canonical(atom): atom for atom in residue.atoms}
+        at = _by_name(residue, names)
         carrier = "CB" if {"CB"} <= set(names) & set(at) else "CA"
         end = end_suffix(index in starts, index in stops) if termini else ""
         for name in names:
@@ -128,6 +128,22 @@ def atom_beads(chains: Chains, mapping: str, by: str, *, termini: bool) -> list[
             "for --residues)",
         )
     return checked(chains, beads)
+
+
+def _by_name(residue: Residue, names: tuple[str, ...]) -> dict[str, Atom]:
+    """Atoms of a residue by the names of the PDB; none of `names` may be there twice."""
+    at: dict[str, Atom] = {}
+    for atom in residue.atoms:
+        name = canonical(atom)
+        if name in names and name in at:
+            raise DataError(
+                f"a residue has one {name}, {told(residue)} has atoms {at[name].index} and "
+                f"{atom.index} (counted from 0) of that name",
+                remedy="alternate locations and residues of one number must be told apart: leave "
+                "one of them out, or number them",
+            )
+        at[name] = atom
+    return at
 
 
 def _needed(name: str, kind: ResidueKind) -> bool:

@@ -194,6 +194,19 @@ def test_missing_atoms_are_listed() -> None:
         made(cut, "cacb")
 
 
+@pytest.mark.parametrize("mapping", ["ca", "heavy-backbone", "N,CA,C"])
+def test_an_atom_that_is_there_twice_is_named(mapping: str) -> None:
+    """As alternate locations leave it: taking either would be a guess."""
+    p = peptide(("ALA", "GLY", "SER"))
+    twin = next(a for a in p.topology.atoms if (a.name, a.residue.index) == ("CB", 2))
+    first = next(a for a in twin.residue.atoms if a.name == "CA")
+    twin.name = "CA"
+    with pytest.raises(DataError, match="one CA, SER 3 .* has atoms") as caught:
+        made(p, mapping)
+    assert f"atoms {first.index} and {twin.index}" in str(caught.value)
+    assert made(p, "com").molecule.n_beads == 3
+
+
 def test_nothing_to_map() -> None:
     with pytest.raises(DataError, match="no residue to make beads of, found 2 HOH"):
         made(peptide((), water=2))
