@@ -65,9 +65,13 @@ def sample(
     talk: Talk = SAID,
 ) -> None:
     """Sample all-atom dynamics with forces; an interrupted run continues exactly."""
-    from mlff_cli.stages import sample as stage
 
     def go(reporter: Reporter) -> Summary:
+        from mlff_cli.core.runtime import require_openmm
+
+        require_openmm()
+        from mlff_cli.stages import sample as stage
+
         chosen = stage.Options(
             temperatures=opt.numbers("--temperature", temperature) or (300.0,),
             peptide=peptide,

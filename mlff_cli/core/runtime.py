@@ -37,6 +37,22 @@ def require(module: str, extra: str) -> ModuleType:
         ) from error
 
 
+def require_openmm() -> None:
+    """Load OpenMM, or say how to get one that loads.
+
+    Raises:
+        MissingDependencyError: it is not installed, or this system cannot load it.
+    """
+    try:
+        importlib.import_module("openmm")
+    except (ImportError, OSError) as error:  # its wheel needs glibc 2.34
+        raise MissingDependencyError(
+            f"OpenMM cannot be loaded: {error}",
+            remedy="pip install openmm; where its wheel does not load (glibc before 2.34), "
+            "conda install -c conda-forge openmm",
+        ) from error
+
+
 class StopRequest:
     """Set when the user or the scheduler asked the command to stop.
 

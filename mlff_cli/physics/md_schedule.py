@@ -107,6 +107,8 @@ def _steps(name: str, value: float, of: str, unit: float) -> int:
         below, above = max(1, int(value / unit)) * unit, (int(value / unit) + 1) * unit
         raise UsageError(
             f"--{name} must be a multiple of --{of} ({unit:g} ps), found {value:g} ps",
-            remedy=f"take {below:g} or {above:g} ps",
+            remedy=" or ".join(dict.fromkeys((f"take {below:g} ps", f"{above:g} ps")))
+            if below < above
+            else f"take {above:g} ps, or a shorter --{of}",
         )
     return n

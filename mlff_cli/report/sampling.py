@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from mlff_cli.core.reporting import Table
 from mlff_cli.physics.replica_exchange import Ladder
 
 LOW_ACCEPTANCE = 0.05  # of swaps, below which replicas hardly meet
+COLD = 0.1  # share of the temperature that the kinetic one may be away from it
 
 
 def energy_table(
@@ -45,6 +47,31 @@ def exchange_table(ladder: Ladder) -> Table:
     ]
     notes = [f"{ladder.trips.sum()} passages from one end of the temperatures to the other"]
     return Table("Exchange", ["T (K)", "tried", "done", "acceptance"], rows, notes)
+
+
+def far_from_equilibrium(
+    temperatures: np.ndarray, heat: np.ndarray, n_atoms: int, n_frames: int
+) -> str | None:
+    """A warning of kinetic temperatures far from those asked for, or None.
+
+    Args:
+        temperatures: (K,) in K.
+        heat: (K,) mean kinetic temperatures, K.
+        n_atoms: of every frame.
+        n_frames: of every temperature; few frames of few atoms scatter.
+    """
+    scatter = 4 * math.sqrt(2 / (3 * n_atoms * max(1, n_frames)))
+    far = [
+        f"{hot:.0f} K at {t:g} K"
+        for t, hot in zip(temperatures, heat, strict=True)
+        if abs(hot / t - 1) > COLD + scatter
+    ]
+    if not far:
+        return None
+    return (
+        f"the mean kinetic temperature is {', '.join(far)}: the frames are not of that ensemble; "
+        "take a longer --equilibration, or more --time where there are few frames"
+    )
 
 
 def poor_exchange(ladder: Ladder) -> str | None:

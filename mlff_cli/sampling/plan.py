@@ -14,6 +14,8 @@ from mlff_cli.physics.md_schedule import Schedule, make_schedule
 from mlff_cli.physics.molecular_dynamics import Engine, choose_engine
 
 TIMESTEPS = {"none": 1.0, "hbonds": 2.0}  # fs
+LONGEST = {"none": 2.0, "hbonds": 4.0}  # fs: beyond, the fastest vibration is no longer followed
+SUFFIXES = (".h5", ".hdf5", ".h5md")
 HOTTEST = 5000.0  # K
 
 
@@ -127,6 +129,12 @@ def make_plan(system: Path | None, output: Path, options: Options) -> Plan:
         exchange=options.exchange_interval if len(temperatures) > 1 else None,
         timestep=timestep,
     )
+    if output.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"trajectories are written as H5MD, found the suffix {output.suffix!r}",
+            where=str(output),
+            remedy="call it .h5; `mlff convert` makes other formats of it",
+        )
     local = [Path(name) for name in options.forcefield if Path(name).is_file()]
     check_writable(output, force=options.force, inputs=[*([system] if system else []), *local])
     engine = choose_engine(options.platform, options.threads)

@@ -13,6 +13,7 @@ from mlff_cli.core.artifacts import provenance
 from mlff_cli.core.errors import InterruptedRunError, NumericalError, UsageError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import StopRequest
+from mlff_cli.core.units import KCAL_MOL, KJ_MOL
 from mlff_cli.data.h5md_writer import create_h5md
 from mlff_cli.data.partial_run import PartialRun
 from mlff_cli.data.peptide import MIRRORED, Peptide, build_peptide
@@ -95,11 +96,12 @@ def prepare(
         raise interrupted(plan, partial, stop, 0)
     if not (np.isfinite(positions).all() and math.isfinite(after)):
         raise NumericalError(
-            f"the energy is {before:.3g} kJ/mol before minimisation and not finite after it",
+            "the energy is not finite, before or after minimisation",
             where=str(plan.system or plan.options.peptide),
             remedy="look for overlapping atoms in the structure",
         )
-    reporter.info(f"minimised from {before:.6g} to {after:.6g} kJ/mol")
+    told = [f"{energy * KJ_MOL / KCAL_MOL:.6g}" for energy in (before, after)]
+    reporter.info(f"minimised from {told[0]} to {told[1]} kcal/mol")
     start = Simulated(
         made.topology,
         positions,

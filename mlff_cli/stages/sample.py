@@ -20,8 +20,14 @@ from mlff_cli.data.h5md import ELEMENTS, H5MDTrajectory
 from mlff_cli.data.partial_run import PartialRun
 from mlff_cli.physics.openmm_system import Simulated
 from mlff_cli.physics.replica_ensemble import Ensemble
-from mlff_cli.report.sampling import energy_table, exchange_table, plain_exchange, poor_exchange
-from mlff_cli.sampling.plan import Options, Plan, make_plan
+from mlff_cli.report.sampling import (
+    energy_table,
+    exchange_table,
+    far_from_equilibrium,
+    plain_exchange,
+    poor_exchange,
+)
+from mlff_cli.sampling.plan import LONGEST, Options, Plan, make_plan
 from mlff_cli.sampling.preparation import build, described, make_ensemble, prepare
 from mlff_cli.sampling.simulation import simulate
 
@@ -51,6 +57,11 @@ def run(
     """
     reporter = reporter or NullReporter()
     plan = make_plan(system, output, options)
+    if plan.timestep > LONGEST[options.constraints]:
+        reporter.warning(
+            f"a timestep of {plan.timestep:g} fs is long for --constraints {options.constraints}: "
+            f"above {LONGEST[options.constraints]:g} fs dynamics may break or heat"
+        )
     if options.dry_run:
         return _dry_summary(plan, build(plan))
     partial = PartialRun(output)
@@ -76,10 +87,13 @@ def _dry_summary(plan: Plan, made: Simulated) -> Summary:
     n_atoms, n = made.system.getNumParticles(), len(plan.temperatures)
     frames = plan.schedule.n_frames * n
     size = frames * n_atoms * 2 * 3 * np.dtype(ELEMENTS["position"].type("float32")).itemsize
+    kelvin = ", ".join(f"{t:g}" for t in plan.temperatures)
     lines = [
         described(plan, made),
-        f"would run {n} replica{'s' * (n > 1)} of {plan.schedule.end} steps of {plan.timestep:g} "
-        f"fs, and write {frames} frames ({size / 1e6:.1f} MB) to {plan.output}",
+        f"would run {n} replica{'s' * (n > 1)} at {kelvin} K "
+        f"of {plan.schedule.end} steps of {plan.timestep:g} fs ({plan.options.equilibration:g} ps "
+        f"before {plan.options.time:g} ps), and write {frames} frames ({size / 1e6:.1f} MB) to "
+        f"{plan.output}",
     ]
     data = {
         "output": str(plan.output),
@@ -120,6 +134,8 @@ def _summary(
         "repeats_bit_for_bit": plan.engine.exact,
         "ns_per_day": speed,
     }
+    if warning := far_from_equilibrium(plan.temperatures, heat, n_atoms, plan.schedule.n_frames):
+        reporter.warning(warning)
     if n > 1:
         data["exchange"] = plain_exchange(ladder)
         shown.append(exchange_table(ladder))

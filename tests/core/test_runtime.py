@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlff_cli.core.errors import MissingDependencyError
-from mlff_cli.core.runtime import STOP_SIGNALS, interruptible, require
+from mlff_cli.core.runtime import STOP_SIGNALS, interruptible, require, require_openmm
 
 WORKER = """
 import time
@@ -155,3 +155,14 @@ def test_a_broken_package_shows_its_own_error(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=reason):
         require("mlff_broken", "label")
+
+
+def test_an_openmm_that_does_not_load_is_exit_4_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openmm", None)  # as where it is not installed
+    with pytest.raises(MissingDependencyError, match="conda") as e:
+        require_openmm()
+    assert e.value.exit_code == 4
+    monkeypatch.undo()
+    require_openmm()

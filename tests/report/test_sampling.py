@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from mlff_cli.physics.replica_exchange import Ladder
-from mlff_cli.report.sampling import energy_table, exchange_table, plain_exchange, poor_exchange
+from mlff_cli.report.sampling import (
+    energy_table,
+    exchange_table,
+    far_from_equilibrium,
+    plain_exchange,
+    poor_exchange,
+)
 
 
 def ladder(attempted: list[int], accepted: list[int]) -> Ladder:
@@ -20,6 +26,16 @@ def test_energies_are_means_over_frames() -> None:
     )
     assert table.title == "2 frames of 7 atoms"
     assert table.rows == [["300", "2.00", "1.00", "299.0"], ["400", "5.00", "0.00", "401.0"]]
+
+
+def test_a_cold_ensemble_is_told_unless_it_may_be_scatter() -> None:
+    asked, found = np.array([300.0, 400.0]), np.array([221.0, 401.0])
+    told = far_from_equilibrium(asked, found, n_atoms=1000, n_frames=100)
+    assert told is not None
+    assert "221 K at 300 K" in told
+    assert "400" not in told
+    assert far_from_equilibrium(asked, found, n_atoms=5, n_frames=2) is None
+    assert far_from_equilibrium(asked, np.array([290.0, 410.0]), 1000, 100) is None
 
 
 def test_swaps_that_hardly_happen_are_told() -> None:

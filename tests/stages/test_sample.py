@@ -406,6 +406,23 @@ def test_wrong_options_are_refused(tmp_path: Path, change: dict[str, Any], told:
     assert not list(tmp_path.iterdir())
 
 
+def test_only_names_of_h5md_are_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="suffix '.npz'"):
+        run(None, tmp_path / "a.npz", SHORT)
+
+
+def test_a_long_timestep_is_warned_about_and_the_plan_is_told(tmp_path: Path) -> None:
+    ear = Ear()
+    long = dataclasses.replace(LADDER, timestep=4.0, dry_run=True)
+    told = " ".join(run(None, tmp_path / "a.h5", long, ear).lines)
+    assert any("timestep of 4 fs is long" in w for w in ear.warnings)
+    assert "3 replicas at 300, 400, 520 K" in told
+    assert "0.4 ps" in told
+    ear = Ear()
+    run(None, tmp_path / "a.h5", dataclasses.replace(SHORT, dry_run=True), ear)
+    assert not ear.warnings
+
+
 def test_an_existing_output_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("mine")
     with pytest.raises(UsageError, match="exists already"):
