@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from mlff_cli.core.errors import DataError
 
@@ -69,6 +68,8 @@ def counts_calls() -> Callable[[float], tuple[int, int]]:
 
 def looks_around() -> Callable[[int], tuple[int, int]]:
     """Most tasks at a time in this process, and most threads of a numerical library."""
+    import threadpoolctl  # of the extra 'cluster'
+
     inside: list[int] = []
 
     def work(k: int) -> tuple[int, int]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 from mlff_cli.core.cluster import check_crew, crew
 from mlff_cli.core.errors import DataError, UsageError
@@ -61,6 +60,7 @@ def test_results_come_as_they_are_done(gather: Gather) -> None:
 
 def test_a_sum_has_the_same_bits_whoever_calculates(request: pytest.FixtureRequest) -> None:
     """Tasks of a fixed size: one thread everywhere gives the same bits, more of them 1e-12."""
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="needs the extra 'cluster'")
     found = []
     for kind in KINDS:
         with (
@@ -134,6 +134,7 @@ def test_each_worker_prepares_once_per_crew(kind: str, request: pytest.FixtureRe
 def test_a_worker_runs_one_task_at_a_time_with_one_thread(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
+    pytest.importorskip("threadpoolctl", reason="needs the extra 'cluster'")
     reporter = NullReporter()
     with crew(functions.looks_around, **options(kind, request), reporter=reporter) as workers:
         found = list(workers.map((k,) for k in range(20)))
