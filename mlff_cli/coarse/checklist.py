@@ -14,8 +14,8 @@ import numpy as np
 from mlff_cli.coarse.set_survey import MoleculeFindings, SetFindings, survey_set
 from mlff_cli.core.checks import Check
 from mlff_cli.core.errors import CheckFailedError
-from mlff_cli.data.cg_npz import CGSet
-from mlff_cli.data.frame_survey import repeats
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.trajectories.frame_survey import repeats
 
 MEAN, LARGEST, RMS = (15.0, 30.0), (50.0, 100.0), (10.0, 20.0)  # kcal/mol/angstrom, typical
 ROOM = 3.0  # times the typical range that other mappings and force maps are given

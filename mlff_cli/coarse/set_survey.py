@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.cg_npz import CGSet
-from mlff_cli.data.frame_survey import (
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.trajectories.frame_survey import (
     Bonds,
     ForceStatistics,
     Overlaps,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.core.elements import SYMBOLS
-from mlff_cli.data.cg_npz import CGSet
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.prior_file import read_prior
 from mlff_cli.data.grouped_hdf5 import GroupedHDF5, label_names
-from mlff_cli.data.prior_file import read_prior
 from mlff_cli.data.sae import read_sae
-from mlff_cli.data.trajectory import open_trajectory
+from mlff_cli.data.trajectories.opening import open_trajectory
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.prior_file import PriorFile
+from mlff_cli.data.beads.prior_file import PriorFile
 from mlff_cli.physics import bonded
 from mlff_cli.physics.terms import APART, Terms
 from mlff_cli.potentials.prior_tables import FormTable

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.cg_beads import CGBlock
-from mlff_cli.data.prior_file import PriorFile
+from mlff_cli.data.beads.cg_beads import CGBlock
+from mlff_cli.data.beads.prior_file import PriorFile
 from mlff_cli.physics.terms import Terms
 from mlff_cli.potentials.prior import BoundTerms, Prior
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlff_cli.data.prior_file import Entry
-from mlff_cli.data.prior_forms import Form, Spline
+from mlff_cli.data.beads.prior_file import Entry
+from mlff_cli.data.beads.prior_forms import Form, Spline
 from mlff_cli.physics import bonded
 from mlff_cli.physics.splines import Ends, cubic_spline, curvature_matrix, periodic_spline
 

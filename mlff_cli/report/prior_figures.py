@@ -19,10 +19,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from mlff_cli.coarse.distributions import Histogram
-from mlff_cli.coarse.prior_curves import boltzmann, energy
-from mlff_cli.coarse.prior_fit import Fitted
-from mlff_cli.data.prior_forms import SoftSphere
+from mlff_cli.coarse.priors.distributions import Histogram
+from mlff_cli.coarse.priors.prior_curves import boltzmann, energy
+from mlff_cli.coarse.priors.prior_fit import Fitted
+from mlff_cli.data.beads.prior_forms import SoftSphere
 
 COLUMNS, ROWS = 5, 5  # the pooled terms are a row
 MAX_PAGES = 8

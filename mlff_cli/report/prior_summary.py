@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlff_cli.coarse.prior_fit import Fitted, PriorFit
+from mlff_cli.coarse.priors.prior_fit import Fitted, PriorFit
 from mlff_cli.core.reporting import Summary, Table
-from mlff_cli.data.prior_forms import Cosine, Form, Fourier, Harmonic, SoftSphere
+from mlff_cli.data.beads.prior_forms import Cosine, Form, Fourier, Harmonic, SoftSphere
 
 
 def prior_summary(

@@ -25,7 +25,7 @@ class Options:
 
     Attributes:
         temperatures: in K; several are replica exchange.
-        peptide: sequence to build instead of reading a structure, see `data.peptide`.
+        peptide: sequence to build instead of reading a structure, see `data.trajectories.peptide`.
         forcefield: OpenMM's force-field files, see `physics.openmm_system`.
         constraints: "hbonds": bonds to hydrogen and water are rigid; "none": nothing is.
         time: production, ps.

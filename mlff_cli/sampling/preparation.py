@@ -14,9 +14,9 @@ from mlff_cli.core.errors import InterruptedRunError, NumericalError, UsageError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.core.units import KCAL_MOL, KJ_MOL
-from mlff_cli.data.h5md_writer import create_h5md
-from mlff_cli.data.partial_run import PartialRun
-from mlff_cli.data.peptide import MIRRORED, Peptide, build_peptide
+from mlff_cli.data.trajectories.h5md_writer import create_h5md
+from mlff_cli.data.trajectories.partial_run import PartialRun
+from mlff_cli.data.trajectories.peptide import MIRRORED, Peptide, build_peptide
 from mlff_cli.physics.openmm_system import (
     Molecule,
     Simulated,

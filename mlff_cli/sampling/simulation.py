@@ -13,8 +13,8 @@ from mlff_cli.core.errors import NumericalError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.core.workers import available_cores
-from mlff_cli.data.h5md_writer import H5MDWriter
-from mlff_cli.data.partial_run import PartialRun
+from mlff_cli.data.trajectories.h5md_writer import H5MDWriter
+from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.physics.replica_ensemble import Ensemble
 from mlff_cli.sampling.plan import Plan
 from mlff_cli.sampling.preparation import interrupted, tables

@@ -1,8 +1,8 @@
 """`mlff cg-map`: trajectories of one molecule become trajectories of its beads.
 
-The topology and the first frame make the beads (`coarse.molecule`); then frames pass in pieces that
-do not depend on who maps them, so that one process, several, or a cluster write the same bytes.
-Memory does not grow with frames. torch is not imported.
+The topology and the first frame make the beads (`coarse.mapping.molecule`); then frames pass in
+pieces that do not depend on who maps them, so that one process, several, or a cluster write the
+same bytes. Memory does not grow with frames. torch is not imported.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from typing import Any
 import mdtraj
 import numpy as np
 
-from mlff_cli.coarse.bead_positions import map_frames
-from mlff_cli.coarse.mapping_file import read_mapping
-from mlff_cli.coarse.molecule import Made, Recipe, make_molecule
-from mlff_cli.coarse.residues import read_residue_table
-from mlff_cli.coarse.species import KINDS
+from mlff_cli.coarse.mapping.bead_positions import map_frames
+from mlff_cli.coarse.mapping.mapping_file import read_mapping
+from mlff_cli.coarse.mapping.molecule import Made, Recipe, make_molecule
+from mlff_cli.coarse.mapping.residues import read_residue_table
+from mlff_cli.coarse.mapping.species import KINDS
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
-from mlff_cli.data.cg_npz import BeadMolecule, CGBlock
-from mlff_cli.data.cg_writer import CGWriter
-from mlff_cli.data.force_sources import absolute, digests
-from mlff_cli.data.frame_choice import choose_frames, frame_temperatures
-from mlff_cli.data.topology_file import bonded_pairs, read_topology
-from mlff_cli.data.trajectory import (
+from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock
+from mlff_cli.data.beads.cg_writer import CGWriter
+from mlff_cli.data.beads.force_sources import absolute, digests
+from mlff_cli.data.trajectories.frame_choice import choose_frames, frame_temperatures
+from mlff_cli.data.trajectories.opening import (
     Trajectory,
     open_trajectory,
     split_selection,
     trajectory_format,
 )
-from mlff_cli.data.whole import BondTree
+from mlff_cli.data.trajectories.topology_file import bonded_pairs, read_topology
+from mlff_cli.data.trajectories.whole import BondTree
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Options:
 
     Attributes:
         mapping: "ca", "cacb", "heavy-backbone", "com", names of atoms as "N,CA,CB,C", or a YAML
-            file (`coarse.mapping_file`).
-        species: "residue" or "class" (`coarse.species`).
+            file (`coarse.mapping.mapping_file`).
+        species: "residue" or "class" (`coarse.mapping.species`).
         termini: ends of chains are species of their own.
         stride: take every so many frames of each temperature.
         frames: of these, draw so many; None takes all.
         temperature: take frames of this temperature only, K.
-        residues: YAML table of non-standard residues (`coarse.residues`).
+        residues: YAML table of non-standard residues (`coarse.mapping.residues`).
         disulfides: they are bonds of beads.
         workers: processes; 0 takes one per available core.
         scheduler: address of a Dask scheduler, in place of `workers`.
@@ -91,7 +91,7 @@ def run(
     Args:
         topology: PDB or any topology that mdtraj reads, or a trajectory that holds its own.
         trajectories: of this molecule; of mdCATH a part may be named as `FILE.h5@320`.
-        output: NPZ file (`data.cg_npz`).
+        output: NPZ file (`data.beads.cg_npz`).
         options: see `Options`.
         reporter: who listens.
 

@@ -17,11 +17,11 @@ from mlff_cli.coarse.checklist import check_set
 from mlff_cli.core.checks import Check, check_table
 from mlff_cli.core.errors import CheckFailedError, DataError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
-from mlff_cli.data.cg_npz import CGSet, is_cg_npz
+from mlff_cli.data.beads.cg_npz import CGSet, is_cg_npz
 from mlff_cli.data.grouped_hdf5 import GroupedHDF5
 from mlff_cli.data.molecule_checklist import check_molecules
-from mlff_cli.data.trajectory import open_trajectory, split_selection, trajectory_format
-from mlff_cli.data.trajectory_checklist import check_trajectory
+from mlff_cli.data.trajectories.checklist import check_trajectory
+from mlff_cli.data.trajectories.opening import open_trajectory, split_selection, trajectory_format
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from mlff_cli.core.artifacts import check_writable
 from mlff_cli.core.errors import UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
-from mlff_cli.data.trajectory import split_selection, trajectory_format
+from mlff_cli.data.trajectories.opening import split_selection, trajectory_format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +68,11 @@ def run(
     how = {"force": options.force, "dry_run": options.dry_run}
     # here, because each kind brings its own libraries
     if kind == "trajectories":
-        from mlff_cli.data.trajectory_conversion import convert_trajectories
+        from mlff_cli.data.trajectories.conversion import convert_trajectories
 
         return convert_trajectories(inputs, output, options.top, reporter, **how)
     if kind == "coarse-grained sets":
-        from mlff_cli.data.cg_combine import combine
+        from mlff_cli.data.beads.cg_combine import combine
 
         return combine(inputs, output, reporter, **how)
     from mlff_cli.data.molecule_conversion import convert_molecules

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from mlff_cli.coarse.distributions import Distributions, typed_rows
-from mlff_cli.coarse.force_map import GAS_CONSTANT
-from mlff_cli.coarse.prior_fit import DAMPING, Fitted, PriorFit, fit_prior
-from mlff_cli.coarse.set_terms import MoleculeTerms, molecule_terms, molecules, type_names
+from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
+from mlff_cli.coarse.priors.distributions import Distributions, typed_rows
+from mlff_cli.coarse.priors.prior_fit import DAMPING, Fitted, PriorFit, fit_prior
+from mlff_cli.coarse.priors.set_terms import MoleculeTerms, molecule_terms, molecules, type_names
 from mlff_cli.core.artifacts import atomic_path, check_writable, provenance, sha256
 from mlff_cli.core.errors import DataError, MLFFError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
-from mlff_cli.data.cg_npz import CGSet
-from mlff_cli.data.cg_temperatures import rows_of_temperature
-from mlff_cli.data.cg_writer import write_cg
-from mlff_cli.data.prior_file import PriorFile, write_prior
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.cg_temperatures import rows_of_temperature
+from mlff_cli.data.beads.cg_writer import write_cg
+from mlff_cli.data.beads.prior_file import PriorFile, write_prior
 from mlff_cli.report.prior_figures import page_paths, pages, write_page
 from mlff_cli.report.prior_summary import prior_summary
 

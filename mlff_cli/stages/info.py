@@ -17,6 +17,7 @@ from typing import Any
 from mlff_cli.core.artifacts import sha256, storage_error
 from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
+from mlff_cli.data.beads.prior_file import FORMAT as PRIOR_FORMAT
 from mlff_cli.data.descriptions import (
     Description,
     describe_grouped,
@@ -27,8 +28,7 @@ from mlff_cli.data.descriptions import (
     elements,
 )
 from mlff_cli.data.model_file import load_model_file
-from mlff_cli.data.prior_file import FORMAT as PRIOR_FORMAT
-from mlff_cli.data.trajectory import trajectory_format
+from mlff_cli.data.trajectories.opening import trajectory_format
 from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
 from mlff_cli.deploy.torchscript import payload_sha256
 from mlff_cli.report.evaluation import read_evaluation

@@ -15,27 +15,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlff_cli.coarse.aggforce_engine import require_aggforce
-from mlff_cli.coarse.device_gram import require_device
-from mlff_cli.coarse.force_fit import Recipe, check_groups, fit_force_map
-from mlff_cli.coarse.force_inputs import check_trajectories, ensemble_temperature, find_rigid
-from mlff_cli.coarse.force_passes import gram_matrices, noisy, prepare, projected
-from mlff_cli.coarse.force_report import UNITS, fit_report, judgement, tables
-from mlff_cli.coarse.force_split import Split, split_frames
-from mlff_cli.coarse.frame_sample import FrameSample
-from mlff_cli.coarse.rigid_groups import RigidGroups
+from mlff_cli.coarse.forces.aggforce_engine import require_aggforce
+from mlff_cli.coarse.forces.device_gram import require_device
+from mlff_cli.coarse.forces.force_fit import Recipe, check_groups, fit_force_map
+from mlff_cli.coarse.forces.force_inputs import check_trajectories, ensemble_temperature, find_rigid
+from mlff_cli.coarse.forces.force_passes import gram_matrices, noisy, prepare, projected
+from mlff_cli.coarse.forces.force_report import UNITS, fit_report, judgement, tables
+from mlff_cli.coarse.forces.force_split import Split, split_frames
+from mlff_cli.coarse.forces.frame_sample import FrameSample
+from mlff_cli.coarse.forces.rigid_groups import RigidGroups
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew, crew
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.memory import size_text
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.core.tasks import Crew
-from mlff_cli.data.cg_npz import CGBlock, CGSet
-from mlff_cli.data.cg_writer import CGWriter
-from mlff_cli.data.force_rows import Rows, rows_of_molecules
-from mlff_cli.data.force_sources import ForceSources, absolute, digests, match_sources
-from mlff_cli.data.map_store import MapStore, Projected
-from mlff_cli.data.trajectory import split_selection
+from mlff_cli.data.beads.cg_npz import CGBlock, CGSet
+from mlff_cli.data.beads.cg_writer import CGWriter
+from mlff_cli.data.beads.force_rows import Rows, rows_of_molecules
+from mlff_cli.data.beads.force_sources import ForceSources, absolute, digests, match_sources
+from mlff_cli.data.beads.map_store import MapStore, Projected
+from mlff_cli.data.trajectories.opening import split_selection
 
 MOST_NOISE = 5.0  # angstrom; beads are 3.8 A apart
 SILENT = 1 << 30  # bytes hashed without a word
@@ -48,7 +48,7 @@ class Options:
 
     Attributes:
         method: "optimal" (least mean squared force) or "basic" (sums over rigid groups).
-        constraints: "auto", "topology", "none", or a file (`data.constraint_file`).
+        constraints: "auto", "topology", "none", or a file (`data.beads.constraint_file`).
         l2: weight of |W|^2 in (kcal/mol/angstrom)^2, or "cv": by cross-validation.
         engine: "native" or "aggforce".
         noise: standard deviation of noise on beads in angstrom; None for none.
@@ -112,7 +112,7 @@ def run(
         reporter: who listens.
 
     Returns:
-        The report of `coarse.force_report`, as tables and plain values.
+        The report of `coarse.forces.force_report`, as tables and plain values.
 
     Raises:
         UsageError: an option is out of range or contradicts another or the set, a trajectory is

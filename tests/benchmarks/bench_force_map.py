@@ -33,14 +33,14 @@ from typing import Any
 import numpy as np
 import qpsolvers
 
-from mlff_cli.coarse.constraints import constraint_groups, detect_constraints
-from mlff_cli.coarse.force_map import ForceMap, optimal_map
-from mlff_cli.coarse.gram import Gram
-from mlff_cli.data.cg_beads import BeadMolecule, CGBlock
-from mlff_cli.data.cg_npz import CGSet
-from mlff_cli.data.cg_writer import write_cg
-from mlff_cli.data.frames import Frames
-from mlff_cli.data.trajectory_npz import write_trajectory_npz
+from mlff_cli.coarse.forces.constraints import constraint_groups, detect_constraints
+from mlff_cli.coarse.forces.force_map import ForceMap, optimal_map
+from mlff_cli.coarse.forces.gram import Gram
+from mlff_cli.data.beads.cg_beads import BeadMolecule, CGBlock
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.cg_writer import write_cg
+from mlff_cli.data.trajectories.frames import Frames
+from mlff_cli.data.trajectories.npz import write_trajectory_npz
 from tests.benchmarks.bench_calc_sae import measure
 
 N_ATOMS, N_BEADS, N_FRAMES = 1200, 76, 2000

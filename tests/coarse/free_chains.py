@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlff_cli.coarse.distributions import KINDS, Histogram
+from mlff_cli.coarse.priors.distributions import KINDS, Histogram
 
 KT = 0.596  # kcal/mol, 300 K
 Energy = Callable[[np.ndarray], np.ndarray]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlff_cli.coarse.force_map import GAS_CONSTANT
+from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
 
 
 @dataclass(frozen=True)

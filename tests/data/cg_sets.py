@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlff_cli.data.cg_npz import BeadMolecule, CGBlock
+from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock
 
 SOURCES = [{"path": "a.h5", "sha256": "0" * 64, "format": "h5md", "n_frames": 100, "molecule": 0}]
 

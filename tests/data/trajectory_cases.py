@@ -9,7 +9,7 @@ import h5py
 import mdtraj
 import numpy as np
 
-from mlff_cli.data.h5md_writer import write_h5md
+from mlff_cli.data.trajectories.h5md_writer import write_h5md
 
 ATOMS = """\
 ACE 1 CH3 C -3.662  0.349  0.134

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mlff_cli.data.cg_npz import CGSet
-from mlff_cli.data.prior_file import read_prior
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.prior_file import read_prior
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coarse-grained"
 MLFF = Path(sys.executable).parent / "mlff"

@@ -11,7 +11,7 @@ import pytest
 from openmm import app, unit
 
 from mlff_cli.core.errors import DataError, StorageError, UsageError
-from mlff_cli.data.peptide import build_peptide
+from mlff_cli.data.trajectories.peptide import build_peptide
 from mlff_cli.physics.molecular_dynamics import choose_engine
 from mlff_cli.physics.openmm_system import (
     Molecule,

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from mlff_cli.data.prior_file import ANY, SEPARATION, Entry, PriorFile, Term
-from mlff_cli.data.prior_forms import (
+from mlff_cli.data.beads.prior_file import ANY, SEPARATION, Entry, PriorFile, Term
+from mlff_cli.data.beads.prior_forms import (
     Cosine,
     Fourier,
     Harmonic,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.prior_file import Entry, PriorFile, Term
-from mlff_cli.data.prior_forms import Harmonic, Spline, Wall
+from mlff_cli.data.beads.prior_file import Entry, PriorFile, Term
+from mlff_cli.data.beads.prior_forms import Harmonic, Spline, Wall
 from mlff_cli.physics.terms import APART, Terms
 from mlff_cli.potentials.prior import BoundTerms, Prior
 from tests.potentials.prior_cases import (

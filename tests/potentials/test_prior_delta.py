@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.cg_beads import CGBlock
+from mlff_cli.data.beads.cg_beads import CGBlock
 from mlff_cli.potentials import prior_delta
 from mlff_cli.potentials.prior import Prior
 from mlff_cli.potentials.prior_delta import prior_forces, subtract_prior

@@ -5,7 +5,7 @@ import pytest
 import torch
 from openmm import unit
 
-from mlff_cli.data.prior_file import SEPARATION
+from mlff_cli.data.beads.prior_file import SEPARATION
 from mlff_cli.potentials.prior import Prior
 from tests.potentials.prior_cases import PARAMETRIC, chain, chain_terms, chain_types
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.core.artifacts import sha256
-from mlff_cli.data.cg_npz import BeadMolecule, CGBlock
-from mlff_cli.data.cg_writer import write_cg
+from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock
+from mlff_cli.data.beads.cg_writer import write_cg
 
 N_RESIDUES = 4
 N_ATOMS = 4 * N_RESIDUES  # C, H, H, N of each

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlff_cli.coarse import bead_positions
+from mlff_cli.coarse.mapping import bead_positions
 from mlff_cli.core.errors import ConfigError, DataError, UsageError
 from mlff_cli.core.reporting import NullReporter
-from mlff_cli.data import frames as frames_module
-from mlff_cli.data.cg_npz import CGSet
-from mlff_cli.data.h5md_writer import write_h5md
-from mlff_cli.data.topology_file import atomic_numbers
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.trajectories import frames as frames_module
+from mlff_cli.data.trajectories.h5md_writer import write_h5md
+from mlff_cli.data.trajectories.topology_file import atomic_numbers
 from mlff_cli.stages import cg_map
 from mlff_cli.stages.cg_map import Options, run
 from tests.coarse.peptides import Peptide, peptide
@@ -414,7 +414,8 @@ def test_no_frame_counts_twice(digests: dict[str, str], message: str | None) -> 
 
 def test_torch_is_not_imported() -> None:
     code = (
-        "import sys, mlff_cli.stages.cg_map, mlff_cli.data.cg_npz, mlff_cli.coarse.topology;"
+        "import sys, mlff_cli.stages.cg_map, mlff_cli.data.beads.cg_npz;"
+        "import mlff_cli.coarse.mapping.topology;"
         "print([m for m in sys.modules if m.split('.')[0] == 'torch'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

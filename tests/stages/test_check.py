@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mlff_cli.core.errors import CheckFailedError, StorageError, UsageError
-from mlff_cli.data.cg_npz import BeadMolecule, CGBlock
-from mlff_cli.data.cg_writer import write_cg
+from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock
+from mlff_cli.data.beads.cg_writer import write_cg
 from mlff_cli.data.grouped_writer import write_grouped
 from mlff_cli.stages.check import run
 from tests.data.cg_sets import SOURCES, chain, seed_set

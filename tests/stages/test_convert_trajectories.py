@@ -12,9 +12,9 @@ import pytest
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter
 from mlff_cli.core.units import KCAL_MOL
-from mlff_cli.data.cg_npz import CGSet
-from mlff_cli.data.topology_file import bonded_pairs
-from mlff_cli.data.trajectory import open_trajectory
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.trajectories.opening import open_trajectory
+from mlff_cli.data.trajectories.topology_file import bonded_pairs
 from mlff_cli.stages.convert import Options, run
 from tests.data.cg_sets import seed_set
 from tests.data.trajectory_cases import (

@@ -12,22 +12,22 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from mlff_cli.coarse.force_map import GAS_CONSTANT
-from mlff_cli.coarse.prior_curves import energy
-from mlff_cli.coarse.set_terms import molecule_terms
+from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
+from mlff_cli.coarse.priors.prior_curves import energy
+from mlff_cli.coarse.priors.set_terms import molecule_terms
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter, Summary
-from mlff_cli.data.cg_npz import BeadMolecule, CGBlock, CGSet
-from mlff_cli.data.cg_writer import write_cg
-from mlff_cli.data.prior_file import Entry, PriorFile, Term, read_prior
-from mlff_cli.data.prior_forms import Cosine, Fourier, Harmonic, SoftSphere, Wall
+from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock, CGSet
+from mlff_cli.data.beads.cg_writer import write_cg
+from mlff_cli.data.beads.prior_file import Entry, PriorFile, Term, read_prior
+from mlff_cli.data.beads.prior_forms import Cosine, Fourier, Harmonic, SoftSphere, Wall
 from mlff_cli.physics.terms import Terms
 from mlff_cli.potentials.prior import Prior
 from mlff_cli.potentials.prior_delta import prior_forces
 from mlff_cli.stages.fit_prior import Options, run
 from tests.coarse.free_chains import KT, free_chains
-from tests.coarse.test_distributions import chain_terms
+from tests.coarse.priors.test_distributions import chain_terms
 
 TABLE = ["ALA", "GLY", "SER"]
 T = KT / GAS_CONSTANT  # K, that of the chains
@@ -188,7 +188,7 @@ def test_curves_of_the_fit_are_energies_of_the_model(tmp_path: Path, form: str) 
     run(data, tmp_path / "prior.yaml", Options(form=form, figure=False, by_type=False))
     prior = read_prior(tmp_path / "prior.yaml")
     module, one = bound(data, prior)
-    from mlff_cli.coarse.internal_coordinates import angles, dihedrals, distances
+    from mlff_cli.coarse.priors.internal_coordinates import angles, dihedrals, distances
 
     x = free_chains(50, 5, seed=9)
     terms = chain_terms(5)
@@ -256,7 +256,7 @@ def test_order_of_frames_and_rotations_do_not_matter(tmp_path: Path) -> None:
 def test_size_of_chunks_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path / "a.npz", [free_chains(300, 8), free_chains(100, 5)], T)
     run(data, tmp_path / "a.yaml", QUICK)
-    monkeypatch.setattr("mlff_cli.data.cg_npz.CHUNK_BYTES", 10_000)
+    monkeypatch.setattr("mlff_cli.data.beads.cg_npz.CHUNK_BYTES", 10_000)
     run(data, tmp_path / "b.yaml", QUICK)
     assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes()
 

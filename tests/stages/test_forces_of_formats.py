@@ -13,7 +13,7 @@ import pytest
 
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.cg_npz import CGSet
+from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.stages import cg_map
 from mlff_cli.stages.project_forces import Options, run
 from tests.data import trajectory_cases as files

@@ -14,9 +14,9 @@ import torch
 
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
-from mlff_cli.data.cg_writer import write_cg
-from mlff_cli.data.prior_file import Entry, PriorFile, Term, write_prior
-from mlff_cli.data.prior_forms import Harmonic
+from mlff_cli.data.beads.cg_writer import write_cg
+from mlff_cli.data.beads.prior_file import Entry, PriorFile, Term, write_prior
+from mlff_cli.data.beads.prior_forms import Harmonic
 from mlff_cli.data.sae import write_sae
 from mlff_cli.stages import compile as compile_stage
 from mlff_cli.stages.info import ABSENT, SAME, Options, run

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlff_cli.coarse.aggforce_engine import INSTALL
-from mlff_cli.coarse.force_map import GAS_CONSTANT
-from mlff_cli.coarse.noise import frame_noise
+from mlff_cli.coarse.forces.aggforce_engine import INSTALL
+from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
+from mlff_cli.coarse.forces.noise import frame_noise
 from mlff_cli.core.reporting import NullReporter, Summary
-from mlff_cli.data.cg_npz import CGSet
+from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.stages.project_forces import Options, run
 from tests.stages import force_cases as cases
 
@@ -143,8 +143,8 @@ def test_the_size_of_pieces_changes_nothing(
 ) -> None:
     case = cases.case(tmp_path, (240, 60))
     whole, _, _ = project(case, "a.npz", noise=0.1)
-    monkeypatch.setattr("mlff_cli.data.force_rows.TASK_BYTES", 24 * 16 * 7)
-    monkeypatch.setattr("mlff_cli.data.trajectory.CHUNK_BYTES", 24 * 16 * 3)
+    monkeypatch.setattr("mlff_cli.data.beads.force_rows.TASK_BYTES", 24 * 16 * 7)
+    monkeypatch.setattr("mlff_cli.data.trajectories.opening.CHUNK_BYTES", 24 * 16 * 3)
     pieces, _, _ = project(case, "b.npz", noise=0.1)
     np.testing.assert_allclose(pieces.maps[0], whole.maps[0], atol=1e-12)
     np.testing.assert_allclose(pieces.F, whole.F, rtol=1e-6, atol=1e-5)
@@ -460,7 +460,7 @@ def test_a_cluster_changes_nothing(
     tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Partial Gram matrices are summed in one order, whoever makes them."""
-    monkeypatch.setattr("mlff_cli.data.force_rows.TASK_BYTES", 24 * 16 * 20)
+    monkeypatch.setattr("mlff_cli.data.beads.force_rows.TASK_BYTES", 24 * 16 * 20)
     case = cases.case(tmp_path, (120, 60))
     alone, _, _ = project(case, "a.npz", noise=0.1, l2="cv")
     shared, _, _ = project(case, "b.npz", noise=0.1, l2="cv", scheduler=scheduler)

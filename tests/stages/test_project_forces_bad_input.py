@@ -366,7 +366,7 @@ def test_a_bad_frame_late_in_the_second_pass_leaves_nothing(
             raise DataError("damaged", where="here")
         return found
 
-    monkeypatch.setattr("mlff_cli.coarse.force_passes.np.concatenate", fails)
+    monkeypatch.setattr("mlff_cli.coarse.forces.force_passes.np.concatenate", fails)
     with pytest.raises(DataError, match="damaged"):
         run(*case, tmp_path / "cg.npz")
     assert sorted(path.name for path in tmp_path.iterdir()) == before

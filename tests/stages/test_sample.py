@@ -19,8 +19,8 @@ import pytest
 from mlff_cli.core.errors import DataError, InterruptedRunError, NumericalError, UsageError
 from mlff_cli.core.reporting import NullProgress, NullReporter
 from mlff_cli.core.runtime import STOP_SIGNALS
-from mlff_cli.data.h5md import H5MDTrajectory
-from mlff_cli.data.peptide import build_peptide
+from mlff_cli.data.trajectories.h5md import H5MDTrajectory
+from mlff_cli.data.trajectories.peptide import build_peptide
 from mlff_cli.physics.openmm_system import build_system, chain_molecule
 from mlff_cli.stages.sample import Options, run
 from tests.tiny_disk import run_on_tiny_disk

@@ -1,0 +1,1 @@
+"""From atoms to beads: residues, species, chains, bonds of beads."""

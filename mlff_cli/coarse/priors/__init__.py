@@ -1,0 +1,1 @@
+"""Priors fitted to distributions of internal coordinates."""

@@ -1,0 +1,1 @@
+"""Files of coarse-grained sets and priors, and what joins them to their trajectories."""

@@ -1,0 +1,41 @@
+"""Terms of sets: ours, and seeds' without bonds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlff_cli.coarse.priors.set_terms import molecule_terms, molecules, type_names
+from mlff_cli.core.errors import DataError
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.cg_writer import write_cg
+from tests.data.cg_sets import SOURCES, block, chain, seed_set
+
+
+def test_a_set_of_ours_names_its_types(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_cg(path, [chain(5), chain(3)], ["A", "B", "C"], SOURCES, {},
+             [block(0, 5, 2), block(1, 3, 2)])  # fmt: skip
+    with CGSet(path) as cg:
+        five, three = molecule_terms(cg)
+        assert five.types == [["A", "B", "C"][s] for s in chain(5).species]
+        assert (len(five.terms.bonds), len(three.terms.angles)) == (4, 1)
+        assert not five.disulfides.any()
+        assert len(molecules(cg)) == 2
+
+
+def test_beads_of_a_seed_are_chains_in_the_order_of_their_columns(tmp_path: Path) -> None:
+    path = tmp_path / "seed.npz"
+    seed_set(path, [4, 6, 4])
+    with CGSet(path) as cg:
+        assert type_names(cg) == [f"type{i}" for i in range(6)]
+        four, six = molecule_terms(cg)
+        assert four.types == ["type0", "type1", "type2", "type3"]
+        np.testing.assert_array_equal(six.terms.bonds, [[i, i + 1] for i in range(5)])
+
+
+def test_species_below_zero_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "seed.npz"
+    np.savez(path, R=np.zeros((2, 3, 3), np.float32), species=np.array([[0, -1, 2]] * 2, np.int32))
+    with CGSet(path) as cg, pytest.raises(DataError, match="count from 0, found -1"):
+        molecule_terms(cg)
