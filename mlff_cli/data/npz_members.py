@@ -11,6 +11,7 @@ import math
 import shutil
 import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,10 @@ from mlff_cli.core.artifacts import storage_error
 from mlff_cli.core.errors import DataError
 
 COPIED = 1 << 20  # bytes copied at a time
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError,
+    tokenize.TokenError, SyntaxError,  # numpy parses headers as Python, in two ways
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

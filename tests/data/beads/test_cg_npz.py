@@ -225,6 +225,19 @@ def test_temperatures_are_above_0_or_unknown(tmp_path: Path, value: float) -> No
         cg.per_frame("temperature")
 
 
+@pytest.mark.parametrize("header", [b"{'descr': (", b"if\n 1\n2\n  3"])
+def test_a_header_of_nonsense_is_refused(tmp_path: Path, header: bytes) -> None:
+    """Numpy parses it as Python: what it raises depends on the nonsense."""
+    write_cg(tmp_path / "a.npz", [chain(3)], TABLE, SOURCES, {}, [block(0, 3, 4)])
+    raw = bytearray((tmp_path / "a.npz").read_bytes())
+    start = raw.index(b"{'descr'")
+    end = raw.index(b"\n", start)
+    raw[start:end] = header.ljust(end - start)
+    (tmp_path / "a.npz").write_bytes(raw)
+    with pytest.raises(DataError, match="damaged"):
+        CGSet(tmp_path / "a.npz")
+
+
 def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
     R = np.zeros((2, 3, 3), "f4")
     R[1, 2, 0] = np.nan
