@@ -108,7 +108,10 @@ def atomic_path(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     path = Path(path)
     check_writable(path, force=force)
     if path.is_symlink():  # the link stays, what it leads to is written
-        path = path.resolve()
+        try:
+            path = path.resolve()
+        except RuntimeError:  # what Python before 3.13 makes of a link to itself
+            raise storage_error(OSError(errno.ELOOP, os.strerror(errno.ELOOP)), path) from None
     temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +187,7 @@ def storage_error(error: OSError, path: Path | str) -> StorageError:
         errno.ENOENT: "check the path",
         errno.EISDIR: "name a file, this is a folder",
         errno.ENAMETOOLONG: "choose a shorter name",
+        errno.ELOOP: "remove the link",
     }
     reason = error.strerror or str(error)
     remedy = remedies.get(error.errno) if error.errno else None

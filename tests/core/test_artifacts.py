@@ -260,3 +260,12 @@ with alone_in({str(folder)!r}, "mlff train"):
     with alone_in(folder, "mlff train"):
         pass
     assert list(folder.iterdir()) == []
+
+
+def test_a_link_to_itself_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    with pytest.raises(StorageError, match="symbolic links") as e, atomic_path(loop):
+        pass
+    assert e.value.exit_code == 3
+    assert loop.is_symlink()
