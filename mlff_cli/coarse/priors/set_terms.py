@@ -13,7 +13,8 @@ import numpy as np
 
 from mlff_cli.coarse.mapping.topology import disulfides, terms
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.beads.cg_npz import BeadMolecule, CGSet
+from mlff_cli.data.beads.cg_beads import BeadMolecule, plain_chain
+from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.physics.terms import Terms
 
 
@@ -77,18 +78,4 @@ def molecules(cg: CGSet) -> Sequence[BeadMolecule]:
     """The molecules of a set; those of a seed's set as chains of consecutive beads."""
     if len(cg.molecules):
         return cg.molecules
-    return [_consecutive(f"chain{k}", layout.species) for k, layout in enumerate(cg.layouts)]
-
-
-def _consecutive(name: str, species: np.ndarray) -> BeadMolecule:
-    n = len(species)
-    i = np.arange(n, dtype=np.int32)
-    return BeadMolecule(
-        name=name,
-        species=species.astype(np.int32),
-        residue=i + 1,
-        residue_name=np.array(["UNK"] * n),
-        bead_name=np.array(["CA"] * n),
-        chain=np.zeros(n, np.int32),
-        bonds=np.stack([i[:-1], i[1:]], 1),
-    )
+    return [plain_chain(f"chain{k}", layout.species) for k, layout in enumerate(cg.layouts)]

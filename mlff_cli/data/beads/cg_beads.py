@@ -95,7 +95,7 @@ def plain_chain(name: str, species: np.ndarray) -> BeadMolecule:
         name=name,
         species=species.astype(np.int32),
         residue=k + 1,
-        residue_name=np.full(n, "", "<U1"),
+        residue_name=np.full(n, "UNK"),  # the PDB's name for what is not known
         bead_name=np.full(n, "", "<U1"),
         chain=np.zeros(n, np.int32),
         bonds=np.stack([k[:-1], k[1:]], axis=1),

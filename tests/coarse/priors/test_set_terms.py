@@ -7,6 +7,7 @@ import pytest
 
 from mlff_cli.coarse.priors.set_terms import molecule_terms, molecules, type_names
 from mlff_cli.core.errors import DataError
+from mlff_cli.data.beads.cg_combine import combine
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.beads.cg_writer import write_cg
 from tests.data.cg_sets import SOURCES, block, chain, seed_set
@@ -32,6 +33,16 @@ def test_beads_of_a_seed_are_chains_in_the_order_of_their_columns(tmp_path: Path
         four, six = molecule_terms(cg)
         assert four.types == ["type0", "type1", "type2", "type3"]
         np.testing.assert_array_equal(six.terms.bonds, [[i, i + 1] for i in range(5)])
+
+
+def test_a_seeds_molecules_are_the_same_to_every_command(tmp_path: Path) -> None:
+    """As `mlff convert` writes them, so a prior is fitted to them."""
+    seed_set(tmp_path / "seed.npz", [4, 6])
+    combine([tmp_path / "seed.npz"], tmp_path / "joined.npz")
+    with CGSet(tmp_path / "seed.npz") as seed, CGSet(tmp_path / "joined.npz") as joined:
+        for own, written in zip(molecules(seed), molecules(joined), strict=True):
+            for array in ("residue", "residue_name", "bead_name", "chain", "bonds"):
+                np.testing.assert_array_equal(getattr(own, array), getattr(written, array))
 
 
 def test_species_below_zero_are_refused(tmp_path: Path) -> None:
