@@ -12,11 +12,12 @@ import openmm
 from mlff_cli.core.artifacts import provenance
 from mlff_cli.core.errors import InterruptedRunError, NumericalError, UsageError
 from mlff_cli.core.reporting import Reporter
+from mlff_cli.core.residues import D_AMINO_ACIDS
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.core.units import KCAL_MOL, KJ_MOL
 from mlff_cli.data.trajectories.h5md_writer import create_h5md
 from mlff_cli.data.trajectories.partial_run import PartialRun
-from mlff_cli.data.trajectories.peptide import MIRRORED, Peptide, build_peptide
+from mlff_cli.data.trajectories.peptide import Peptide, build_peptide
 from mlff_cli.physics.openmm_system import (
     Molecule,
     Simulated,
@@ -49,7 +50,7 @@ def build(plan: Plan) -> Simulated:
     if options.peptide is not None:
         peptide = build_peptide(options.peptide, options.seed)
         # OpenMM's templates know no hand: D residues are simulated under their L names
-        names = [MIRRORED.get(name, name) for name in peptide.residues]
+        names = [D_AMINO_ACIDS.get(name, name) for name in peptide.residues]
         molecule: Molecule = chain_molecule(
             names,
             peptide.names,

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlff_cli.coarse.mapping.chains import SHOWN, Chains, canonical, told
-from mlff_cli.coarse.mapping.residues import STANDARD, ResidueKind
+from mlff_cli.coarse.mapping.residues import ResidueKind
 from mlff_cli.coarse.mapping.species import carried, end_suffix
 from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.core.residues import STANDARD
 
 if TYPE_CHECKING:
     from mdtraj.core.topology import Atom, Residue

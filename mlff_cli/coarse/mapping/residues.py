@@ -23,6 +23,7 @@ import yaml
 
 from mlff_cli.core.artifacts import storage_error
 from mlff_cli.core.errors import ConfigError
+from mlff_cli.core.residues import D_AMINO_ACIDS, STANDARD
 
 if TYPE_CHECKING:
     import mdtraj
@@ -34,8 +35,6 @@ def _all(names: str, what: str) -> dict[str, str]:
     return dict.fromkeys(names.split(), what)
 
 
-_AMINO = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL"
-STANDARD: tuple[str, ...] = tuple(_AMINO.split())
 VARIANTS: Mapping[str, str] = MappingProxyType(
     {
         **_all("HID HIE HIP HSD HSE HSP HISD HISE HISH HISA HISB HIS1 HIS2", "HIS"),
@@ -47,14 +46,6 @@ VARIANTS: Mapping[str, str] = MappingProxyType(
         "TYM": "TYR",
     }
 )
-D_AMINO_ACIDS: Mapping[str, str] = MappingProxyType(
-    {
-        "DAL": "ALA", "DAR": "ARG", "DSG": "ASN", "DAS": "ASP", "DCY": "CYS", "DGN": "GLN",
-        "DGL": "GLU", "DHI": "HIS", "DIL": "ILE", "DLE": "LEU", "DLY": "LYS", "MED": "MET",
-        "DPN": "PHE", "DPR": "PRO", "DSN": "SER", "DTH": "THR", "DTR": "TRP", "DTY": "TYR",
-        "DVA": "VAL",
-    }
-)  # fmt: skip
 CAPS = frozenset(("ACE", "FOR", "NME", "NMA", "NH2", "NHE"))
 _WATER = "HOH WAT SOL H2O TIP TIP2 TIP3 TIP4 TIP5 T3P T4P TP3 TP4 SPC OH2 DOD OPC"
 WATER = frozenset(_WATER.split())

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlff_cli.coarse.mapping.residues import CLASSES, STANDARD, ResidueKind
+from mlff_cli.coarse.mapping.residues import CLASSES, ResidueKind
 from mlff_cli.core.errors import DataError
+from mlff_cli.core.residues import STANDARD
 
 KINDS = ("residue", "class")
 

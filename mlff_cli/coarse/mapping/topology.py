@@ -14,7 +14,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path
 
-from mlff_cli.coarse.mapping.residues import D_AMINO_ACIDS, VARIANTS
+from mlff_cli.coarse.mapping.residues import VARIANTS
+from mlff_cli.core.residues import D_AMINO_ACIDS
 from mlff_cli.data.beads.cg_beads import BeadMolecule
 from mlff_cli.physics.terms import APART, Terms
 

@@ -12,36 +12,22 @@ side chains of neighbours point away from one another. Hydrogens are the force f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from mlff_cli.core.errors import NumericalError, UsageError
+from mlff_cli.core.residues import D_AMINO_ACIDS, LETTERS
 from mlff_cli.core.runtime import require
 
 PHI, PSI, OMEGA = -120.0, 140.0, 180.0  # degrees
 ATTEMPTS = 20  # seeds to try: prolines need a few
-# fmt: off
-LETTERS: Mapping[str, str] = MappingProxyType({
-    "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU",
-    "G": "GLY", "H": "HIS", "I": "ILE", "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE",
-    "P": "PRO", "S": "SER", "T": "THR", "W": "TRP", "Y": "TYR", "V": "VAL",
-})
-MIRRORED: Mapping[str, str] = MappingProxyType({  # D residue -> its L form
-    "DAL": "ALA", "DAR": "ARG", "DSG": "ASN", "DAS": "ASP", "DCY": "CYS", "DGN": "GLN",
-    "DGL": "GLU", "DHI": "HIS", "DIL": "ILE", "DLE": "LEU", "DLY": "LYS", "MED": "MET",
-    "DPN": "PHE", "DPR": "PRO", "DSN": "SER", "DTH": "THR", "DTR": "TRP", "DTY": "TYR",
-    "DVA": "VAL",
-})
-# fmt: on
 _LETTER_OF = {name: letter for letter, name in LETTERS.items()}
 _HELM = {
     **{name: letter for letter, name in LETTERS.items()},
-    **{d: f"[d{_LETTER_OF[name]}]" for d, name in MIRRORED.items()},
+    **{d: f"[d{_LETTER_OF[name]}]" for d, name in D_AMINO_ACIDS.items()},
 }
 N_CAPS, C_CAPS = ("ACE",), ("NME", "NH2")
 
@@ -195,7 +181,7 @@ def _extend(molecule: Any, codes: tuple[str, ...]) -> None:
     }
     conformer = molecule.GetConformer()
     for k, code in enumerate(codes):
-        sign = -1.0 if code in MIRRORED else 1.0
+        sign = -1.0 if code in D_AMINO_ACIDS else 1.0
         alpha = "CH3" if code == "ACE" else "CA"
         after = "C" if k + 1 < len(codes) and codes[k + 1] == "NME" else "CA"
         for names, angle in (

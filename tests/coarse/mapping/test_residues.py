@@ -11,8 +11,6 @@ from mdtraj.core.element import get_by_symbol
 from mlff_cli.coarse.mapping.residues import (
     CLASS_OF,
     CLASSES,
-    D_AMINO_ACIDS,
-    STANDARD,
     VARIANTS,
     ResidueKind,
     classify,
@@ -20,6 +18,7 @@ from mlff_cli.coarse.mapping.residues import (
 )
 from mlff_cli.coarse.mapping.species import carried, species_table
 from mlff_cli.core.errors import ConfigError, DataError
+from mlff_cli.core.residues import D_AMINO_ACIDS, STANDARD
 
 
 def kind(name: str, atoms: str = "N CA C", **table: ResidueKind) -> ResidueKind | None:

@@ -7,13 +7,8 @@ import pytest
 from scipy.spatial.distance import pdist, squareform
 
 from mlff_cli.core.errors import UsageError
-from mlff_cli.data.trajectories.peptide import (
-    LETTERS,
-    MIRRORED,
-    Peptide,
-    build_peptide,
-    parse_sequence,
-)
+from mlff_cli.core.residues import D_AMINO_ACIDS, LETTERS
+from mlff_cli.data.trajectories.peptide import Peptide, build_peptide, parse_sequence
 
 HEAVY = {  # heavy atoms of a residue in a chain
     "GLY": 4, "ALA": 5, "SER": 6, "CYS": 6, "THR": 7, "VAL": 7, "PRO": 7, "ASP": 8, "ASN": 8,
@@ -68,9 +63,9 @@ def test_side_chains_of_threonine_and_isoleucine_have_the_right_hand() -> None:
 
 
 def test_d_residues_are_mirrored() -> None:
-    peptide = build_peptide("ACE-" + "-".join(MIRRORED) + "-NME", seed=4)
+    peptide = build_peptide("ACE-" + "-".join(D_AMINO_ACIDS) + "-NME", seed=4)
     for index, name in enumerate(peptide.residues):
-        if name in MIRRORED:
+        if name in D_AMINO_ACIDS:
             assert hand(peptide, index) < -1.0, name
 
 
