@@ -1,18 +1,32 @@
-"""A Dask cluster on this machine, started by Dask's own commands."""
+"""A Dask cluster on this machine, by Dask's `LocalCluster` or by its own commands."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 DEADLINE = 60.0  # seconds
+
+
+@contextlib.contextmanager
+def local_cluster(threads: int = 1) -> Iterator[str]:
+    """Address of a scheduler with two workers, in processes of their own."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=threads,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",  # None means a fixed port, which other tests may hold
+    ) as cluster:
+        yield cluster.scheduler_address
 
 
 class DaskCommands:
@@ -38,7 +52,7 @@ class DaskCommands:
     @property
     def address(self) -> str:
         """Of the scheduler."""
-        from mlff_cli.core.scheduler import _address_in
+        from mlff_cli.core.scheduler_address import _address_in
 
         return _address_in(self.file, time.monotonic() + DEADLINE)
 

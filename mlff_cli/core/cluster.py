@@ -46,7 +46,7 @@ def check_crew(workers: int, scheduler: str | None) -> None:
         )
     require("distributed", "cluster")
     require("threadpoolctl", "cluster")
-    from mlff_cli.core.scheduler import check_address
+    from mlff_cli.core.scheduler_address import check_address
 
     check_address(scheduler)
 
@@ -62,9 +62,9 @@ def find_scheduler(address: str) -> str:
         MissingDependencyError: dask.distributed is not installed, or nobody answers in time.
     """
     check_crew(1, address)
-    from mlff_cli.core import scheduler
+    from mlff_cli.core import scheduler_address
 
-    return scheduler.find_scheduler(address)
+    return scheduler_address.find_scheduler(address)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,6 +18,7 @@ from mlff_cli.core.reporting import NullReporter
 from mlff_cli.core.runtime import interruptible
 from mlff_cli.core.tasks import Crew
 from tests import crew_functions as functions
+from tests.dask_commands import local_cluster
 
 Gather = Callable[..., AbstractContextManager[Crew]]
 KINDS = ("here", "processes", "dask")
@@ -25,11 +27,8 @@ KINDS = ("here", "processes", "dask")
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A scheduler with two workers of two threads, in processes of their own."""
-    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        yield cluster.scheduler_address
+    with local_cluster(threads=2) as found:
+        yield found
 
 
 def options(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -128,6 +127,15 @@ def test_each_worker_prepares_once_per_crew(kind: str, request: pytest.FixtureRe
                 assert made == before.get(pid, made - 1) + 1
         before = dict(found)
     os.environ.pop("MLFF_TEST_MADE", None)
+
+
+@pytest.mark.slow
+def test_idle_workers_keep_what_they_prepared(address: str) -> None:
+    """Dask takes copies of results away from workers that do not need them, every two seconds."""
+    with crew(functions.counts_calls, scheduler=address) as workers:
+        first = set(workers.map((0.02,) for _ in range(20)))
+        time.sleep(6)
+        assert set(workers.map((0.02,) for _ in range(20))) == first
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])

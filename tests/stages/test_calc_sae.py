@@ -16,6 +16,7 @@ from mlff_cli.data import compositions
 from mlff_cli.data.grouped_writer import GroupedHDF5Writer
 from mlff_cli.data.sae import read_sae
 from mlff_cli.stages.calc_sae import Options, run
+from tests.dask_commands import local_cluster
 from tests.synthetic import self_energy, write_dataset, write_large
 
 Change = Callable[[h5py.File], None]
@@ -64,11 +65,8 @@ def test_same_bytes_for_the_same_input(tmp_path: Path, samples: int | None) -> N
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        yield cluster.scheduler_address
+    with local_cluster() as found:
+        yield found
 
 
 @pytest.mark.parametrize("samples", [None, 150])

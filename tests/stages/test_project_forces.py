@@ -20,6 +20,7 @@ from mlff_cli.coarse.forces.noise import frame_noise
 from mlff_cli.core.reporting import NullReporter, Summary
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.stages.project_forces import Options, run
+from tests.dask_commands import local_cluster
 from tests.stages import force_cases as cases
 
 
@@ -449,11 +450,8 @@ def test_overruling_the_record_is_warned_about(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """A Dask cluster of two workers, in processes of their own."""
-    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        yield cluster.scheduler_address
+    with local_cluster() as found:
+        yield found
 
 
 def test_a_cluster_changes_nothing(
