@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import distributed
-import threadpoolctl  # type: ignore[import-untyped]
+import threadpoolctl
 
 from mlff_cli.core import artifacts
 from mlff_cli.core.errors import MissingDependencyError, UsageError
