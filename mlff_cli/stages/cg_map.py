@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from mlff_cli.coarse.mapping.residues import read_residue_table
 from mlff_cli.coarse.mapping.species import KINDS
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew
+from mlff_cli.core.command_line import command_line
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock
@@ -139,7 +139,7 @@ def run(
     ]
     known = {split_selection(p)[0]: d.partition("@")[0] for p, d in found.items()}
     record = provenance(
-        _command(topology, paths, output, options),
+        command_line(["mlff", "cg-map", str(topology), *paths], options, Options()),
         list(dict.fromkeys([Path(topology), *files, *known])),
         seed=options.seed,
         packages=("mdtraj",),
@@ -265,25 +265,6 @@ def _settings(recipe: Recipe, options: Options) -> dict[str, Any]:
         "temperature": options.temperature,
         "seed": options.seed,
     }
-
-
-def _command(
-    topology: Path | str, paths: Sequence[str], output: Path | str, options: Options
-) -> str:
-    """The command line that does the same; who did the work is not part of it."""
-    words = ["mlff", "cg-map", str(topology), *paths, "-o", str(output)]
-    plain = Options()
-    for field in dataclasses.fields(Options):
-        value = getattr(options, field.name)
-        if field.name in ("force", "dry_run", "workers", "scheduler"):
-            continue
-        if value != getattr(plain, field.name):
-            flag = field.name.replace("_", "-")
-            if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
-            else:
-                words += [f"--{flag}", str(value)]
-    return shlex.join(words)
 
 
 def _summary(

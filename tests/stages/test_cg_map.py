@@ -214,6 +214,7 @@ def test_a_drawn_sample_is_seeded(tmp_path: Path, molecule: Peptide, pdb: Path) 
         with CGSet(tmp_path / f"{name}.npz") as cg:
             drawn[name] = cg.per_frame("frame").tolist()
     assert drawn["x"] == drawn["y"] != drawn["z"]
+    assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "y.npz").read_bytes()
     assert len(set(drawn["x"])) == 10
     with pytest.raises(UsageError, match="--frames 51"):
         run(pdb, [a], tmp_path / "no.npz", Options(frames=51))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.data.beads.cg_beads import plain_chain
 from mlff_cli.data.beads.cg_npz import PER_MOLECULE, BeadMolecule, CGBlock, CGSet
 from mlff_cli.data.beads.cg_writer import CGWriter
+from mlff_cli.data.beads.force_map_report import own_force_map
 
 OF_THE_FILE = ("format", "format_version", "units", "padding", "molecules")
 
@@ -122,8 +122,8 @@ def combine(
         if dry_run:
             plan = f"would join {summary.data['frames']} frames of {len(molecules)} molecules"
             return dataclasses.replace(summary, lines=[f"{plan} and write {output}"])
-        words = ["mlff", "convert", *map(str, inputs), "-o", str(output)]
-        record = provenance(shlex.join(words), inputs, digests=digests)
+        # the output's name is no part of what is written
+        record = provenance(["mlff", "convert", *map(str, inputs)], inputs, digests=digests)
         alone = told[0] if len(told) == 1 else {}  # as a set of one molecule says it
         metadata = {**alone, "molecules": told, "provenance": record}
         sources = [
@@ -185,8 +185,8 @@ def _metadata(cg: CGSet) -> list[dict[str, Any]]:
     whole = {k: v for k, v in cg.metadata.items() if k not in OF_THE_FILE}
     if "molecules" not in cg.metadata:
         return [whole] * max(1, len(cg.layouts))
-    more = {"force_map": whole["force_map"]} if "force_map" in whole else {}
-    return [{**m, **more} for m in cg.metadata["molecules"]]
+    told = cg.metadata["molecules"]
+    return [{**m, **own_force_map(cg.metadata, k)} for k, m in enumerate(told)]
 
 
 def _join(
