@@ -15,6 +15,7 @@ from mlff_cli.coarse.set_survey import MoleculeFindings, SetFindings, survey_set
 from mlff_cli.core.checks import Check
 from mlff_cli.core.errors import CheckFailedError
 from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.force_map_report import force_map_report
 from mlff_cli.data.trajectories.frame_survey import repeats
 
 MEAN, LARGEST, RMS = (15.0, 30.0), (50.0, 100.0), (10.0, 20.0)  # kcal/mol/angstrom, typical
@@ -215,10 +216,8 @@ def _temperatures(data: CGSet) -> Check:
 
 def _maps(data: CGSet) -> list[Check]:
     checks = []
-    each = data.metadata.get("molecules", [data.metadata])
     for k in range(len(data.molecules)):
-        told = each[k] if k < len(each) and isinstance(each[k], dict) else {}
-        noisy = bool((told.get("force_map") or {}).get("noise"))
+        noisy = bool((force_map_report(data.metadata, k) or {}).get("noise"))
         one = data.molecules[k]
         if one.mapping is None or one.force_map is None:
             continue

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlff_cli.core.elements import SYMBOLS
 from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.force_map_report import force_map_report
 from mlff_cli.data.beads.prior_file import read_prior
 from mlff_cli.data.grouped_hdf5 import GroupedHDF5, label_names
 from mlff_cli.data.sae import read_sae
@@ -84,7 +85,7 @@ def describe_set(path: Path) -> Description:
     """A coarse-grained set."""
     with CGSet(path) as cg:
         meta = cg.metadata
-        each = meta.get("molecules", [meta])
+        each = meta.get("molecules", [meta] * len(cg.molecules))
         facts = {
             "frames": f"{cg.n_frames:,}",
             "molecules": str(len(cg.layouts)),
@@ -93,11 +94,11 @@ def describe_set(path: Path) -> Description:
             "species": _species(cg),
             "temperatures": _temperatures(cg.per_frame("temperature")),
         }
-        for k, told in enumerate(each if len(cg.molecules) else []):
-            name = cg.molecules[k].name
+        for k, (molecule, told) in enumerate(zip(cg.molecules, each, strict=False)):
+            name = molecule.name
             facts[f"mapping of {name}"] = str(told.get("mapping", "not recorded"))
             if cg.has_forces:
-                facts[f"forces of {name}"] = _force_map(told.get("force_map"))
+                facts[f"forces of {name}"] = _force_map(force_map_report(meta, k))
         data = {"metadata": meta, "sources": cg.sources, "species_table": cg.species_table}
     made_of = {str(s.get("path")): str(s.get("sha256")) for s in cg.sources}
     origin = dict(meta.get("provenance") or {})
@@ -115,11 +116,13 @@ def _species(cg: CGSet) -> str:
     return f"{len(met)} of {len(table)} occur: {', '.join(table[s] for s in met)}"
 
 
-def _force_map(report: Any) -> str:
+def _force_map(report: Mapping[str, Any] | None) -> str:
     """A line on a force map's report."""
-    if not isinstance(report, Mapping):
+    if report is None:
         return "not projected by mlff"
-    words = [str(report.get("method", "map of unknown kind"))]
+    words = [f"{report.get('map', 'unknown')} map"]
+    if isinstance(noise := report.get("noise"), Mapping):
+        words.append(f"noise of {noise['sigma']:g} A at {noise['temperature']:g} K")
     words += [f"l2 {report['l2']:g}"] if isinstance(report.get("l2"), int | float) else []
     return ", ".join(words)
 
