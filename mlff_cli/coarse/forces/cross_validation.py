@@ -79,8 +79,6 @@ def cross_validate(
     if len(folds) < 2:
         raise UsageError(f"cross-validation needs two folds or more, found {len(folds)}")
     values = default_grid(folds, len(groups)) if grid is None else np.unique(np.asarray(grid))
-    n_groups = folds[0].n_groups
-    rest = [Gram.total([*folds[:k], *folds[k + 1 :]], n_groups) for k in range(len(folds))]
 
     def fit(gram: Gram, l2: float) -> ForceMap:
         if sigma is None or temperature is None:
@@ -89,17 +87,19 @@ def cross_validate(
 
     share = np.array([fold.n_frames for fold in folds], dtype=float)
     share /= share.sum()
-    training, held_out = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    training, held_out = np.zeros(len(values)), np.zeros(len(values))
     failure: NumericalError | None = None
-    for at, l2 in enumerate(values):
-        try:
-            maps = [fit(gram, float(l2)) for gram in rest]
-        except NumericalError as error:
-            failure = error
-            continue
-        seen = [mean_square(m, gram).mean() for m, gram in zip(maps, rest, strict=True)]
-        unseen = [mean_square(m, gram).mean() for m, gram in zip(maps, folds, strict=True)]
-        training[at], held_out[at] = np.mean(seen), share @ unseen
+    for k, fold in enumerate(folds):  # one rest at a time: each is g^2 numbers
+        rest = Gram.total([*folds[:k], *folds[k + 1 :]], fold.n_groups)
+        for at in np.flatnonzero(~np.isnan(held_out)):
+            try:
+                made = fit(rest, float(values[at]))
+            except NumericalError as error:
+                failure = error
+                training[at] = held_out[at] = np.nan
+                continue
+            training[at] += mean_square(made, rest).mean() / len(folds)
+            held_out[at] += share[k] * mean_square(made, fold).mean()
     if failure is not None and np.isnan(held_out).all():
         raise failure
     return CrossValidation(float(values[np.nanargmin(held_out)]), values, training, held_out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -107,3 +109,16 @@ def test_folds_are_two_or_more_and_filled():
         cross_validate(system.mapping, GROUPS, grams(parts)[:1])
     with pytest.raises(DataError, match="found none"):
         cross_validate(system.mapping, GROUPS, [*grams(parts), Gram(6)])
+
+
+def test_few_matrices_are_held_at_a_time():
+    """Memory holds the folds and one rest, not as many rests as folds."""
+    n = 200
+    folds = [Gram(n).add_product(np.eye(n) * (k + 1), 100) for k in range(10)]
+    mapping, groups = np.zeros((2, n)), np.arange(n)
+    mapping[0, 0] = mapping[1, 1] = 1.0
+    tracemalloc.start()
+    cross_validate(mapping, groups, folds, [1.0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * (8 * n * n)  # the folds were there before
