@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlff_cli.coarse.priors.distributions import KINDS, Histogram
+from mlff_cli.coarse.priors.distributions import TERM_KINDS, Histogram
 
 KT = 0.596  # kcal/mol, 300 K
 Energy = Callable[[np.ndarray], np.ndarray]
@@ -32,7 +32,7 @@ def dihedral_energy(p: np.ndarray) -> np.ndarray:
 
 def draw(kind: str, u: Energy, n: int | tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Values of p = J exp(-u/kT)/Z, by inverting its integral on a fine grid."""
-    k = KINDS[kind]
+    k = TERM_KINDS[kind]
     edges = np.linspace(k.low, k.high, 400_001)
     energy = u(0.5 * (edges[1:] + edges[:-1]))
     p = np.diff(k.moment(edges)) * np.exp(-(energy - energy.min()) / KT)
@@ -41,8 +41,8 @@ def draw(kind: str, u: Energy, n: int | tuple[int, ...], seed: int = 0) -> np.nd
 
 
 def histogram(kind: str, values: np.ndarray) -> Histogram:
-    counts, _ = np.histogram(values, KINDS[kind].edges)
-    return Histogram(KINDS[kind], ("*",), counts)
+    counts, _ = np.histogram(values, TERM_KINDS[kind].edges)
+    return Histogram(TERM_KINDS[kind], ("*",), counts)
 
 
 def build(r: np.ndarray, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ _VALUES = 1 << 19  # coordinates held at a time
 
 
 @dataclass(frozen=True)
-class Kind:
+class TermKind:
     """One kind of term.
 
     Attributes:
@@ -80,15 +80,15 @@ def _cubed(r: np.ndarray) -> np.ndarray:
     return r**3 / 3.0
 
 
-KINDS: Mapping[str, Kind] = {
+TERM_KINDS: Mapping[str, TermKind] = {
     k.name: k
     for k in (
-        Kind("bond", 0.0, 30.0, 15_000, "A", _cubed, (0, 1)),
-        Kind("angle", 0.0, np.pi, 1800, "radian", lambda t: -np.cos(t), (1,)),
-        Kind("dihedral", -np.pi, np.pi, 1440, "radian", lambda p: p, (1, 2), periodic=True),
-        Kind("excluded_volume", 0.0, CONTACT, 1000, "A", _cubed, (0, 1)),
-        Kind("repulsion", 0.0, CONTACT, 1000, "A", _cubed, (0, 1)),
-        Kind("disulfide", 0.0, 30.0, 15_000, "A", _cubed, (0, 1)),
+        TermKind("bond", 0.0, 30.0, 15_000, "A", _cubed, (0, 1)),
+        TermKind("angle", 0.0, np.pi, 1800, "radian", lambda t: -np.cos(t), (1,)),
+        TermKind("dihedral", -np.pi, np.pi, 1440, "radian", lambda p: p, (1, 2), periodic=True),
+        TermKind("excluded_volume", 0.0, CONTACT, 1000, "A", _cubed, (0, 1)),
+        TermKind("repulsion", 0.0, CONTACT, 1000, "A", _cubed, (0, 1)),
+        TermKind("disulfide", 0.0, 30.0, 15_000, "A", _cubed, (0, 1)),
     )
 }
 _COORDINATE = {"angle": angles, "dihedral": dihedrals}
@@ -105,7 +105,7 @@ class Histogram:
         beyond: values above the last bin.
     """
 
-    kind: Kind
+    kind: TermKind
     types: tuple[str, ...]
     counts: np.ndarray
     beyond: int = 0
@@ -150,7 +150,7 @@ def merged(parts: Sequence[Histogram], types: tuple[str, ...]) -> Histogram:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TypedRows:
     """Terms of one kind with the type of each.
 
     Attributes:
@@ -160,7 +160,7 @@ class Rows:
         of: (m,) which of them a row has.
     """
 
-    kind: Kind
+    kind: TermKind
     rows: np.ndarray
     types: tuple[tuple[str, ...], ...]
     of: np.ndarray
@@ -168,7 +168,7 @@ class Rows:
 
 def typed_rows(
     terms: Terms, species: Sequence[str], disulfides: np.ndarray | None = None
-) -> list[Rows]:
+) -> list[TypedRows]:
     """The terms of a molecule by kind and type.
 
     Args:
@@ -186,7 +186,7 @@ def typed_rows(
         "repulsion": terms.pairs_between(FAR),
     }
     found = []
-    for name, kind in KINDS.items():
+    for name, kind in TERM_KINDS.items():
         beads = rows[name]
         if len(beads) == 0:
             continue
@@ -194,7 +194,7 @@ def typed_rows(
         keys = [tuple(sorted(species[b] for b in row)) for row in beads[:, list(kind.centre)]]
         types = tuple(sorted(set(keys)))
         place = {key: i for i, key in enumerate(types)}
-        found.append(Rows(kind, beads, types, np.array([place[key] for key in keys])))
+        found.append(TypedRows(kind, beads, types, np.array([place[key] for key in keys])))
     return found
 
 
@@ -210,7 +210,9 @@ class Distributions:
     histograms: dict[tuple[str, tuple[str, ...]], Histogram] = field(default_factory=dict)
     longest: tuple[float, int, tuple[int, ...]] | None = None
 
-    def add(self, x: np.ndarray, typed: Sequence[Rows], frames: np.ndarray | None = None) -> None:
+    def add(
+        self, x: np.ndarray, typed: Sequence[TypedRows], frames: np.ndarray | None = None
+    ) -> None:
         """Count the terms of frames of one molecule.
 
         Args:
@@ -238,7 +240,7 @@ class Distributions:
         """The histograms of a kind, in the order of their types."""
         return [h for key, h in sorted(self.histograms.items()) if key[0] == kind]
 
-    def _count(self, part: Rows, of: np.ndarray, values: np.ndarray) -> None:
+    def _count(self, part: TypedRows, of: np.ndarray, values: np.ndarray) -> None:
         kind = part.kind
         scale = kind.n_bins / (kind.high - kind.low)
         bins = np.floor((values - kind.low) * scale).astype(np.int64)

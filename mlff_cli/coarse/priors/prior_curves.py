@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from mlff_cli.coarse.priors.distributions import Kind
+from mlff_cli.coarse.priors.distributions import TermKind
 from mlff_cli.data.beads.prior_forms import (
     Cosine,
     Form,
@@ -35,7 +35,7 @@ def energy(form: Form, q: np.ndarray, wall: Wall | None = None) -> np.ndarray:
 
 
 def boltzmann(
-    kind: Kind, form: Form, kt: float, edges: np.ndarray, wall: Wall | None = None
+    kind: TermKind, form: Form, kt: float, edges: np.ndarray, wall: Wall | None = None
 ) -> np.ndarray:
     """Shares p (m,) of bins with these edges (m + 1,), which sum to 1; U at the middles."""
     measure = np.diff(kind.moment(edges))

@@ -23,10 +23,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mlff_cli.coarse.priors.distributions import KINDS, POOLED, Distributions, Histogram, merged
-from mlff_cli.coarse.priors.pair_repulsion import fit_soft_sphere, fit_types
-from mlff_cli.coarse.priors.prior_curves import boltzmann
-from mlff_cli.coarse.priors.prior_forms import (
+from mlff_cli.coarse.priors.distributions import (
+    POOLED,
+    TERM_KINDS,
+    Distributions,
+    Histogram,
+    merged,
+)
+from mlff_cli.coarse.priors.form_fits import (
     NARROWEST,
     fit_cosine,
     fit_fourier,
@@ -35,6 +39,8 @@ from mlff_cli.coarse.priors.prior_forms import (
     fit_spline,
     sampled_range,
 )
+from mlff_cli.coarse.priors.pair_repulsion import fit_soft_sphere, fit_types
+from mlff_cli.coarse.priors.prior_curves import boltzmann
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.prior_file import PAIR_TERMS, SEPARATION, Entry, Term
 from mlff_cli.data.beads.prior_forms import Form, SoftSphere, Wall
@@ -240,7 +246,7 @@ def _disulfides(
             )
         whole = merged([_unbroken(bridge, result), *own], bridge.types)
         if whole.n >= FEWEST:
-            found.append(replace(whole, kind=KINDS["bond"]))
+            found.append(replace(whole, kind=TERM_KINDS["bond"]))
     return found
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mlff_cli.coarse.priors.distributions import KINDS, Distributions, Histogram, typed_rows
+from mlff_cli.coarse.priors.distributions import TERM_KINDS, Distributions, Histogram, typed_rows
 from mlff_cli.coarse.priors.internal_coordinates import angles, dihedrals, distances
 from mlff_cli.physics.terms import Terms
 from tests.coarse.free_chains import draw, free_chains
@@ -95,10 +95,10 @@ def test_reading_a_term_backwards_changes_nothing() -> None:
 
 
 def test_measures_are_integrals_of_the_jacobian() -> None:
-    assert KINDS["bond"].measure.sum() == pytest.approx(30.0**3 / 3)
-    assert KINDS["angle"].measure.sum() == pytest.approx(2.0)
-    assert KINDS["dihedral"].measure.sum() == pytest.approx(2 * np.pi)
-    for kind in KINDS.values():
+    assert TERM_KINDS["bond"].measure.sum() == pytest.approx(30.0**3 / 3)
+    assert TERM_KINDS["angle"].measure.sum() == pytest.approx(2.0)
+    assert TERM_KINDS["dihedral"].measure.sum() == pytest.approx(2 * np.pi)
+    for kind in TERM_KINDS.values():
         jacobian = {"A": lambda q: q**2, "radian": np.sin}[kind.unit](kind.centres)
         if not kind.periodic:
             width = (kind.high - kind.low) / kind.n_bins
@@ -148,7 +148,7 @@ def test_every_term_is_counted_once_under_its_type() -> None:
 
 def test_quantile_is_that_of_the_values() -> None:
     values = draw("angle", lambda t: 3.0 * (t - 1.7) ** 2, 50_000)
-    kind = KINDS["angle"]
+    kind = TERM_KINDS["angle"]
     h = Histogram(kind, ("*",), np.histogram(values, kind.edges)[0])
     for q in (0.001, 0.01, 0.5, 0.99, 1.0):
         assert h.quantile(q) == pytest.approx(np.quantile(values, q), abs=3e-3)
@@ -156,7 +156,7 @@ def test_quantile_is_that_of_the_values() -> None:
 
 def test_wider_bins_keep_every_count() -> None:
     values = draw("dihedral", lambda p: np.cos(p), 3000)
-    kind = KINDS["dihedral"]
+    kind = TERM_KINDS["dihedral"]
     h = Histogram(kind, ("*",), np.histogram(values, kind.edges)[0])
     for bins in (1, 7, 60, 1440, 5000):
         edges, counts = h.coarse(bins, -np.pi, np.pi)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlff_cli.coarse.priors.distributions import KINDS, Histogram
+from mlff_cli.coarse.priors.distributions import TERM_KINDS, Histogram
 from mlff_cli.coarse.priors.pair_repulsion import QUANTILE, TypedSphere, fit_soft_sphere, fit_types
 from mlff_cli.coarse.priors.prior_curves import energy
 from mlff_cli.data.beads.prior_forms import SoftSphere
@@ -27,7 +27,7 @@ def by_types(found: Sequence[TypedSphere]) -> dict[tuple[str, str], SoftSphere]:
 
 @pytest.mark.parametrize("kind", ["repulsion", "excluded_volume"])
 def test_a_pair_pays_kt_at_the_percentile(kind: str) -> None:
-    h = replace(pairs(5.0), kind=KINDS[kind])
+    h = replace(pairs(5.0), kind=TERM_KINDS[kind])
     fit = fit_soft_sphere(h, KT)
     assert fit.sigma == h.quantile(QUANTILE)
     np.testing.assert_allclose(

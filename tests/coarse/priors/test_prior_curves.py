@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlff_cli.coarse.priors.distributions import KINDS
+from mlff_cli.coarse.priors.distributions import TERM_KINDS
 from mlff_cli.coarse.priors.prior_curves import boltzmann, energy
 from mlff_cli.data.beads.prior_forms import (
     Cosine,
@@ -31,7 +31,7 @@ FORMS: dict[str, tuple[str, Form]] = {
 @pytest.mark.parametrize("name", FORMS)
 def test_curves_are_smooth_and_finite(name: str) -> None:
     kind, form = FORMS[name]
-    q = np.linspace(KINDS[kind].low, KINDS[kind].high, 20_001)
+    q = np.linspace(TERM_KINDS[kind].low, TERM_KINDS[kind].high, 20_001)
     u = energy(form, q)
     assert np.isfinite(u).all()
     slope = np.gradient(u, q)
@@ -42,14 +42,14 @@ def test_curves_are_smooth_and_finite(name: str) -> None:
 @pytest.mark.parametrize("name", FORMS)
 def test_densities_sum_to_one_and_follow_boltzmann(name: str) -> None:
     kind, form = FORMS[name]
-    edges = KINDS[kind].edges
-    p = boltzmann(KINDS[kind], form, KT, edges)
+    edges = TERM_KINDS[kind].edges
+    p = boltzmann(TERM_KINDS[kind], form, KT, edges)
     assert p.sum() == pytest.approx(1.0)
     likely = p > 1e-8
-    found = -KT * np.log(p[likely] / KINDS[kind].measure[likely])
+    found = -KT * np.log(p[likely] / TERM_KINDS[kind].measure[likely])
     np.testing.assert_allclose(
         found - found[0],
-        (u := energy(form, KINDS[kind].centres)[likely]) - u[0],
+        (u := energy(form, TERM_KINDS[kind].centres)[likely]) - u[0],
         atol=1e-9,
     )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlff_cli.coarse.priors.distributions import Distributions, Rows, typed_rows
+from mlff_cli.coarse.priors.distributions import Distributions, TypedRows, typed_rows
 from mlff_cli.coarse.priors.prior_curves import energy
 from mlff_cli.coarse.priors.prior_fit import LAST_ANGLE, PriorFit, fit_prior
 from mlff_cli.core.errors import DataError
@@ -17,7 +17,7 @@ from tests.coarse.free_chains import (
     free_chains,
 )
 from tests.coarse.priors.test_distributions import SPECIES, chain_terms
-from tests.coarse.priors.test_prior_forms import deviation
+from tests.coarse.priors.test_form_fits import deviation
 
 
 def counted(x: np.ndarray, species: list[str] | None = None) -> Distributions:
@@ -173,7 +173,7 @@ def test_rows_are_typed_in_their_order() -> None:
     rows = typed_rows(chain_terms(4), ["B", "A", "C", "A"])
     assert [r.kind.name for r in rows] == ["bond", "angle", "dihedral", "excluded_volume"]
     bond = rows[0]
-    assert isinstance(bond, Rows)
+    assert isinstance(bond, TypedRows)
     assert [bond.types[i] for i in bond.of] == [("A", "B"), ("A", "C"), ("A", "C")]
 
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mlff_cli.coarse.priors.prior_curves import boltzmann, energy
-from mlff_cli.coarse.priors.prior_forms import (
+from mlff_cli.coarse.priors.form_fits import (
     fit_cosine,
     fit_fourier,
     fit_harmonic,
@@ -12,6 +11,7 @@ from mlff_cli.coarse.priors.prior_forms import (
     fit_spline,
     sampled_range,
 )
+from mlff_cli.coarse.priors.prior_curves import boltzmann, energy
 from mlff_cli.data.beads.prior_forms import Cosine, Fourier, Harmonic
 from tests.coarse.free_chains import (
     KT,
