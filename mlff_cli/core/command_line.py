@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 # who does the work and what becomes of an existing file do not change what is written
@@ -13,7 +14,11 @@ NO_PART = frozenset(("force", "dry_run", "workers", "scheduler"))
 
 
 def command_line(
-    words: Sequence[str | Path], options: Any, plain: Any, leave_out: Collection[str] = ()
+    words: Sequence[str | Path],
+    options: Any,
+    plain: Any,
+    leave_out: Collection[str] = (),
+    flags: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """A command in the shell's words; every number in it reads back as itself.
 
@@ -25,6 +30,7 @@ def command_line(
         options: a dataclass; `field_name` becomes `--field-name`, a tuple `a,b`.
         plain: the same with its defaults, which are not written.
         leave_out: fields that are not written, beside `NO_PART`.
+        flags: of fields whose flag is called otherwise.
 
     >>> @dataclasses.dataclass
     ... class Options:
@@ -39,7 +45,7 @@ def command_line(
         silent = field.name in NO_PART or field.name in leave_out
         if silent or value is None or value == getattr(plain, field.name):
             continue
-        flag = field.name.replace("_", "-")
+        flag = flags.get(field.name, field.name.replace("_", "-"))
         if isinstance(value, bool):
             found.append(f"--{flag}" if value else f"--no-{flag}")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import openmm
 
 from mlff_cli.core.artifacts import provenance
+from mlff_cli.core.command_line import command_line
 from mlff_cli.core.errors import InterruptedRunError, NumericalError, UsageError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.residues import D_AMINO_ACIDS
@@ -29,7 +31,7 @@ from mlff_cli.physics.openmm_system import (
     topology_pdb,
 )
 from mlff_cli.physics.replica_ensemble import Ensemble
-from mlff_cli.sampling.plan import Plan
+from mlff_cli.sampling.plan import Options, Plan
 
 FORCES = (
     "negative gradient of the potential energy, as OpenMM reports it; constraint forces are not "
@@ -177,19 +179,14 @@ def _facts(plan: Plan, made: Simulated) -> dict[str, Any]:
     options = plan.options
     inputs = [Path(n) for n in options.forcefield if Path(n).is_file()]
     inputs += [plan.system] if plan.system else []
-    command = [
-        *("mlff", "sample"),
-        *([str(plan.system)] if plan.system else ["--peptide", str(options.peptide)]),
-        *("--temperature", ",".join(f"{t:g}" for t in plan.temperatures)),
-        *("--forcefield", ",".join(options.forcefield), "--constraints", options.constraints),
-        *("--time", f"{options.time:g}", "--equilibration", f"{options.equilibration:g}"),
-        *("--timestep", f"{plan.timestep:g}", "--interval", f"{options.interval:g}"),
-        *("--friction", f"{options.friction:g}", "--ph", f"{options.ph:g}"),
-        *(("--exchange-interval", f"{options.exchange_interval:g}") * (len(plan.temperatures) > 1)),
-        *(("--padding", f"{options.padding:g}") * (made.solvent == "explicit")),
-        *("--platform", plan.engine.platform, "--threads", str(options.threads)),
-        *("--seed", str(options.seed)),
-    ]
+    told = dataclasses.replace(  # with what was chosen where the options leave it open
+        options,
+        temperatures=tuple(plan.temperatures.tolist()),
+        timestep=plan.timestep,
+        platform=plan.engine.platform,
+    )
+    words = ["mlff", "sample", *([str(plan.system)] if plan.system else [])]
+    command = command_line(words, told, Options(), flags={"temperatures": "temperature"})
     packages = ("openmm", "numpy", *(("rdkit",) if options.peptide else ()))
     return {
         "topology_pdb": topology_pdb(made),

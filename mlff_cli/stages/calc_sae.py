@@ -18,6 +18,7 @@ import numpy as np
 
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew, crew
+from mlff_cli.core.command_line import command_line
 from mlff_cli.core.digests import Digests
 from mlff_cli.core.elements import SYMBOLS
 from mlff_cli.core.errors import DataError, UsageError
@@ -107,7 +108,7 @@ def run(
     ):
         sample = source.choose(options)
         result = fit(lambda what, look: source.passes(what, look, sample), options.percentiles)
-        command = _command(data, options)
+        command = command_line(["mlff", "calc-sae", str(data)], options, Options())
         origin = provenance(
             command, [data], seed=options.seed, packages=["numpy"], digests=digests.all()
         )
@@ -223,15 +224,6 @@ def _no_energies(file: GroupedHDF5) -> DataError:
         where=str(file.path),
         remedy="label the molecules first, as with `mlff label`",
     )
-
-
-def _command(data: Path | str, options: Options) -> list[str]:
-    """The command that makes these bytes; the output's name is not part of them."""
-    low, high = options.percentiles
-    command = ["mlff", "calc-sae", str(data), "--percentiles", f"{low:g},{high:g}"]
-    if options.samples is not None:
-        command += ["--samples", str(options.samples)]
-    return [*command, "--seed", str(options.seed)]
 
 
 def names(elements: frozenset[int] | tuple[int, ...]) -> str:

@@ -19,6 +19,7 @@ from mlff_cli.coarse.priors.distributions import Distributions, typed_rows
 from mlff_cli.coarse.priors.prior_fit import DAMPING, Fitted, PriorFit, fit_prior
 from mlff_cli.coarse.priors.set_terms import MoleculeTerms, molecule_terms, molecules, type_names
 from mlff_cli.core.artifacts import atomic_path, check_writable, provenance, sha256
+from mlff_cli.core.command_line import command_line
 from mlff_cli.core.errors import DataError, MLFFError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.data.beads.cg_npz import CGSet
@@ -27,6 +28,8 @@ from mlff_cli.data.beads.cg_writer import write_cg
 from mlff_cli.data.beads.prior_file import PriorFile, write_prior
 from mlff_cli.report.prior_figures import page_paths, pages, write_page
 from mlff_cli.report.prior_summary import prior_summary
+
+OUTPUTS = ("subtract", "figure")  # options that add outputs and change none
 
 
 @dataclass(frozen=True)
@@ -215,14 +218,8 @@ def _told(fit: PriorFit, counted: Distributions) -> list[str]:
     return notes
 
 
-def _command(cg: CGSet, options: Options) -> list[str]:
-    """The command that makes these bytes; names of outputs are not part of them."""
-    command = ["mlff", "fit-prior", str(cg.path), "--form", options.form]
-    if options.temperature is not None:
-        command += ["--temperature", f"{options.temperature:g}"]
-    if not options.by_type:
-        command += ["--no-by-type"]
-    return [*command, "--min-samples", str(options.min_samples)]
+def _command(cg: CGSet, options: Options) -> str:
+    return command_line(["mlff", "fit-prior", cg.path], options, Options(), OUTPUTS)
 
 
 def _mapping(cg: CGSet) -> str:

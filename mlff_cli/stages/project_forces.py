@@ -26,6 +26,7 @@ from mlff_cli.coarse.forces.frame_sample import FrameSample
 from mlff_cli.coarse.forces.rigid_groups import RigidGroups
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew, crew
+from mlff_cli.core.command_line import command_line
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.memory import size_text
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
@@ -325,18 +326,6 @@ def _told(reports: Sequence[Mapping[str, Any]], options: Options) -> dict[str, A
     }
 
 
-def _command(trajectories: Sequence[Path | str], mapped: Path | str, options: Options) -> list[str]:
-    """The command that makes these bytes; the output's name and who computes are not part."""
-    words = ["mlff", "project-forces", *map(str, trajectories), str(mapped)]
-    words += ["--method", options.method, "--constraints", options.constraints]
-    words += ["--l2", f"{options.l2}" if options.l2 == "cv" else f"{options.l2:g}"]
-    words += ["--engine", options.engine] if options.engine != "native" else []
-    words += ["--noise", f"{options.noise:g}"] if options.noise is not None else []
-    words += ["--temperature", f"{options.temperature:g}"] if options.temperature else []
-    words += ["--device", options.device] if options.device != "cpu" else []
-    return [*words, "--holdout", f"{options.holdout:g}", "--seed", str(options.seed)]
-
-
 def _provenance(
     trajectories: Sequence[Path | str],
     mapped: Path | str,
@@ -351,7 +340,7 @@ def _provenance(
         inputs.append(options.constraints)
     packages = ["numpy", "scipy"] + (["aggforce"] if options.engine == "aggforce" else [])
     record = provenance(
-        _command(trajectories, mapped, options),
+        command_line(["mlff", "project-forces", *trajectories, mapped], options, Options()),
         inputs,
         seed=options.seed,
         packages=packages,

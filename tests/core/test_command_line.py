@@ -34,11 +34,12 @@ class Options:
     temperatures=st.lists(st.floats(allow_nan=False), min_size=1, max_size=4),
 )
 def test_numbers_read_back_as_themselves(noise: float, temperatures: list[float]) -> None:
-    told = command_line(["mlff"], Options(noise, tuple(temperatures)), Options())
+    options = Options(noise, tuple(temperatures))
+    told = command_line(["mlff"], options, Options(), flags={"temperatures": "kelvin"})
     words = shlex.split(told)
     found = dict(zip(words[1::2], words[2::2], strict=True))
     assert float(found.get("--noise", "0")) == noise
-    listed = found.get("--temperatures", "300").split(",")
+    listed = found.get("--kelvin", "300").split(",")
     assert [float(x) for x in listed] == temperatures
 
 
