@@ -17,17 +17,18 @@ A seed's set has only R, F, species, mask and Z: frames are told apart by their 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.cg_beads import BeadMolecule, CGBlock, CGFrames
+from mlff_cli.data.lazy_sequence import LazySequence
 from mlff_cli.data.npz_members import NpzReader
 
 __all__ = ["FORMAT", "UNITS", "BeadMolecule", "CGBlock", "CGFrames", "CGSet", "is_cg_npz"]
@@ -313,7 +314,7 @@ class CGSet:
             yield np.asarray(rows[start : start + step])
 
 
-class _Molecules(Sequence[BeadMolecule]):
+class _Molecules(LazySequence[BeadMolecule]):
     """The molecules of a file, read one by one: maps of many molecules would not fit in memory."""
 
     def __init__(self, file: NpzReader, n_beads: int) -> None:
@@ -344,15 +345,7 @@ class _Molecules(Sequence[BeadMolecule]):
     def __len__(self) -> int:
         return len(self._suffixes)
 
-    @overload
-    def __getitem__(self, k: int) -> BeadMolecule: ...
-
-    @overload
-    def __getitem__(self, k: slice) -> list[BeadMolecule]: ...
-
-    def __getitem__(self, k: int | slice) -> BeadMolecule | list[BeadMolecule]:
-        if isinstance(k, slice):
-            return [self[i] for i in range(*k.indices(len(self)))]
+    def _make(self, k: int) -> BeadMolecule:
         suffix = self._suffixes[k]
         values: dict[str, Any] = {"name": self._file.text(f"name{suffix}")}
         for attribute, (name, kind) in PER_MOLECULE.items():

@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Sequence
-from typing import overload
 
 import numpy as np
 
 from mlff_cli.data.beads.cg_beads import BeadMolecule
+from mlff_cli.data.lazy_sequence import LazySequence
 
 
-class MapStore(Sequence[np.ndarray]):
+class MapStore(LazySequence[np.ndarray]):
     """Arrays in the order in which they were added; `contextlib.closing` frees them."""
 
     def __init__(self) -> None:
@@ -30,15 +30,7 @@ class MapStore(Sequence[np.ndarray]):
         self._places.append(self._file.seek(0, 2))
         np.save(self._file, array, allow_pickle=False)
 
-    @overload
-    def __getitem__(self, k: int) -> np.ndarray: ...
-
-    @overload
-    def __getitem__(self, k: slice) -> list[np.ndarray]: ...
-
-    def __getitem__(self, k: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(k, slice):
-            return [self[i] for i in range(*k.indices(len(self)))]
+    def _make(self, k: int) -> np.ndarray:
         self._file.seek(self._places[k])
         array: np.ndarray = np.load(self._file, allow_pickle=False)
         return array
@@ -48,7 +40,7 @@ class MapStore(Sequence[np.ndarray]):
         self._file.close()
 
 
-class Projected(Sequence[BeadMolecule]):
+class Projected(LazySequence[BeadMolecule]):
     """Molecules with their force maps, each made when it is asked for.
 
     Args:
@@ -63,13 +55,5 @@ class Projected(Sequence[BeadMolecule]):
     def __len__(self) -> int:
         return len(self._molecules)
 
-    @overload
-    def __getitem__(self, k: int) -> BeadMolecule: ...
-
-    @overload
-    def __getitem__(self, k: slice) -> list[BeadMolecule]: ...
-
-    def __getitem__(self, k: int | slice) -> BeadMolecule | list[BeadMolecule]:
-        if isinstance(k, slice):
-            return [self[i] for i in range(*k.indices(len(self)))]
+    def _make(self, k: int) -> BeadMolecule:
         return dataclasses.replace(self._molecules[k], force_map=self._maps[k])
