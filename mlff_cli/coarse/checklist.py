@@ -16,6 +16,7 @@ from mlff_cli.core.checks import Check
 from mlff_cli.core.errors import CheckFailedError
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.beads.force_map_report import force_map_report
+from mlff_cli.data.temperatures import Temperatures
 from mlff_cli.data.trajectories.frame_survey import repeats
 
 MEAN, LARGEST, RMS = (15.0, 30.0), (50.0, 100.0), (10.0, 20.0)  # kcal/mol/angstrom, typical
@@ -191,27 +192,24 @@ def _repeated(found: SetFindings) -> Check:
 
 
 def _temperatures(data: CGSet) -> Check:
-    values = data.per_frame("temperature")
-    unknown = np.isnan(values)
-    known = np.unique(values[~unknown])
-    if not len(known):
+    found = Temperatures.of(data.per_frame("temperature"))
+    if not found.kelvin:
         return Check("temperature", "not recorded", "warning", "say it where it is asked for")
-    told = ", ".join(f"{t:g}" for t in known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
-    if len(known) > 1:
+    if len(found.kelvin) > 1:
         return Check(
             "temperature",
-            f"frames of {len(known)} temperatures: {told} K",
+            f"frames of {len(found.kelvin)} temperatures: {found} K",
             "warning",
             "a potential of mean force belongs to one: `mlff cg-map --temperature`",
         )
-    if unknown.any():
+    if found.n_unknown:
         return Check(
             "temperature",
-            f"{told} K, and {int(unknown.sum())} of {len(values)} frames have none recorded",
+            f"{found} K, and {found.n_unknown} of {data.n_frames} frames have none recorded",
             "warning",
             "frames are chosen by temperature, and those without one are left out",
         )
-    return Check("temperature", f"{told} K")
+    return Check("temperature", f"{found} K")
 
 
 def _maps(data: CGSet) -> list[Check]:

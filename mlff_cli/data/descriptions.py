@@ -16,6 +16,7 @@ from mlff_cli.data.beads.force_map_report import force_map_report
 from mlff_cli.data.beads.prior_file import read_prior
 from mlff_cli.data.grouped_hdf5 import GroupedHDF5, label_names
 from mlff_cli.data.sae import read_sae
+from mlff_cli.data.temperatures import Temperatures
 from mlff_cli.data.trajectories.opening import open_trajectory
 
 
@@ -179,8 +180,9 @@ def _span(values: list[int]) -> str:
 
 
 def _temperatures(values: np.ndarray) -> str:
-    unknown = np.isnan(values)
-    told = ", ".join(f"{t:g} K" for t in np.unique(values[~unknown]))
-    if told and unknown.any():
-        return f"{told}; of {int(unknown.sum()):,} frames not recorded"
-    return told or "not recorded"
+    found = Temperatures.of(values)
+    if not found.kelvin:
+        return "not recorded"
+    return f"{found} K" + (
+        f"; of {found.n_unknown:,} frames not recorded" if found.n_unknown else ""
+    )

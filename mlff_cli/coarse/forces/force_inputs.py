@@ -21,8 +21,8 @@ from mlff_cli.data.beads.cg_npz import BeadMolecule
 from mlff_cli.data.beads.constraint_file import read_constraints
 from mlff_cli.data.beads.force_rows import Rows, read_frames
 from mlff_cli.data.beads.force_sources import ForceSources
+from mlff_cli.data.temperatures import Temperatures
 
-SAME_TEMPERATURE = 1e-4  # relative: a set stores temperatures in single precision
 LOOKED_AT = 100  # frames, far apart, in which rigid distances are looked for
 
 
@@ -93,34 +93,33 @@ def ensemble_temperature(
         rows: the molecule's frames.
         name: of the molecule.
         noise: `--noise`, angstrom.
-        asked: `--temperature`, K.
+        asked: `--temperature`, K; where the set says its own, that is taken.
 
     Raises:
         UsageError: noise needs one temperature, and the set says several, none, or another.
     """
-    known = np.unique(rows.temperature[np.isfinite(rows.temperature)]).astype(float)
-    shown = ", ".join(f"{t:g}" for t in known)
-    if len(known) > 1:
-        told = f"{name}: the frames have {len(known)} temperatures ({shown} K)"
+    found = Temperatures.of(rows.temperature)
+    if len(found.kelvin) > 1:
+        told = f"{name}: the frames have {len(found.kelvin)} temperatures ({found} K)"
         remedy = "choose one with `mlff cg-map --temperature T`"
         if noise is not None:
             raise UsageError(f"{told}, and noise needs one", remedy=remedy)
         return None, [f"{told}: a potential of mean force is that of one; {remedy}"]
     if noise is None:
         return None, []
-    if not len(known):
+    if not found.kelvin:
         if asked is None:
             raise UsageError(
                 f"{name}: noise needs the temperature of the frames, which the set does not say",
                 remedy="give --temperature T",
             )
         return asked, []
-    if asked is not None and not np.isclose(asked, known[0], rtol=SAME_TEMPERATURE):
+    if asked is not None and found.number(asked) is None:
         raise UsageError(
-            f"{name}: --temperature {asked:g} contradicts the set, whose frames are at {shown} K",
+            f"{name}: --temperature {asked:g} contradicts the set, whose frames are at {found} K",
             remedy="leave --temperature out",
         )
-    return (float(known[0]) if asked is None else asked), []
+    return found.kelvin[0], []
 
 
 def find_rigid(

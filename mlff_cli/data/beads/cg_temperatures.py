@@ -1,7 +1,4 @@
-"""Which frames of a coarse-grained set belong to one temperature.
-
-Frames nearer than `SAME` are of one ensemble: thermostats and float32 round.
-"""
+"""The frames of a coarse-grained set that belong to one temperature (`data.temperatures`)."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ import numpy as np
 
 from mlff_cli.core.errors import UsageError
 from mlff_cli.data.beads.cg_npz import CGSet
-
-SAME = 0.5  # K
+from mlff_cli.data.temperatures import Temperatures
 
 
 def rows_of_temperature(cg: CGSet, wanted: float | None) -> tuple[np.ndarray, float]:
@@ -24,42 +20,30 @@ def rows_of_temperature(cg: CGSet, wanted: float | None) -> tuple[np.ndarray, fl
     Raises:
         UsageError: there are several temperatures, none is known, or no frame has the wanted one.
     """
-    told = cg.per_frame("temperature").astype(np.float64)
-    known = np.isfinite(told)
-    if not known.any():
+    found = Temperatures.of(cg.per_frame("temperature"))
+    where = str(cg.path)
+    if not found.kelvin:
         if wanted is None:
             raise UsageError(
                 "the temperature of the frames is needed, the set does not say it",
-                where=str(cg.path),
+                where=where,
                 remedy="pass --temperature, as --temperature 300",
             )
         return np.arange(cg.n_frames), wanted
-    found = _temperatures(told[known])
+    first = found.kelvin[0]
     if wanted is None:
-        if len(found) > 1:
+        if len(found.kelvin) > 1:
             raise UsageError(
-                f"one temperature is needed, the set has {_listed(found)} K",
-                where=str(cg.path),
-                remedy=f"pass --temperature {found[0]:g} to use the frames of that one",
+                f"one temperature is needed, the set has {found} K",
+                where=where,
+                remedy=f"pass --temperature {first:g} to use the frames of that one",
             )
-        wanted = found[0]
-    near = known & (np.abs(told - wanted) <= SAME)
-    if not near.any():
+        wanted = first
+    rows = found.rows(wanted)
+    if not len(rows):
         raise UsageError(
-            f"no frame has the temperature {wanted:g} K, the set has {_listed(found)} K",
-            where=str(cg.path),
-            remedy=f"pass --temperature {found[0]:g}",
+            f"no frame has the temperature {wanted:g} K, the set has {found} K",
+            where=where,
+            remedy=f"pass --temperature {first:g}",
         )
-    return np.flatnonzero(near), wanted
-
-
-def _temperatures(told: np.ndarray) -> list[float]:
-    """Temperatures that differ, ascending; each the middle of those that do not."""
-    values = np.unique(told)
-    groups = np.split(values, np.flatnonzero(np.diff(values) > SAME) + 1)
-    return [round(float(np.median(g)), 3) for g in groups]
-
-
-def _listed(temperatures: list[float]) -> str:
-    shown = ", ".join(f"{t:g}" for t in temperatures[:8])
-    return shown + (f" and {len(temperatures) - 8} more" if len(temperatures) > 8 else "")
+    return rows, wanted

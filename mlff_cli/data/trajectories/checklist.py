@@ -8,6 +8,7 @@ import numpy as np
 
 from mlff_cli.core.checks import Check
 from mlff_cli.core.errors import DataError
+from mlff_cli.data.temperatures import Temperatures
 from mlff_cli.data.trajectories.frame_survey import ForceStatistics, fingerprints, repeats
 from mlff_cli.data.trajectories.opening import Trajectory, chunks
 
@@ -81,15 +82,17 @@ def _forces(f: ForceStatistics) -> list[Check]:
 def _energies(energies: list[np.ndarray], temperatures: list[np.ndarray]) -> list[Check]:
     checks = []
     T = np.concatenate(temperatures) if temperatures else np.empty(0)
-    known = np.unique(T[~np.isnan(T)])
-    if len(known):
-        told = ", ".join(f"{t:g} K: {int((t == T).sum())}" for t in known)
+    found = Temperatures.of(T)
+    if found.kelvin:
+        counts = np.bincount(found.group[found.group >= 0])
+        told = ", ".join(f"{t:g} K: {n}" for t, n in zip(found.kelvin, counts, strict=True))
         checks.append(Check("temperatures", f"frames at {told}"))
     if not energies:
         return checks
     U = np.concatenate(energies)
-    for t in known if len(T) == len(U) and len(known) else [None]:
-        here = np.arange(len(U)) if t is None else np.flatnonzero(t == T)
+    each = found.kelvin if len(T) == len(U) and found.kelvin else (None,)
+    for k, t in enumerate(each):
+        here = np.arange(len(U)) if t is None else np.flatnonzero(found.group == k)
         mean, spread = float(U[here].mean()), float(U[here].std())
         worst = here[np.abs(U[here] - mean).argmax()]
         at = "" if t is None else f" at {t:g} K"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.data.temperatures import Temperatures
 from mlff_cli.data.trajectories.frames import Trajectory
 
-SAME = 0.01  # K: temperatures are the same that differ by less
 ROWS = 10_000  # frames whose temperature is read at a time
 
 
@@ -59,10 +59,13 @@ def choose_frames(
         DataError: no frame has that temperature, or the files do not say theirs.
         UsageError: fewer frames are left than are asked for.
     """
-    chosen = [_one(t, temperature, stride) for t in temperatures]
+    found = Temperatures.of(np.concatenate([np.asarray(t, float) for t in temperatures]))
+    wanted = None if temperature is None else found.number(temperature)
+    if temperature is not None and wanted is None:
+        raise _no_such_temperature(found, temperature)
+    ends = np.cumsum([len(t) for t in temperatures])[:-1]
+    chosen = [_one(group, wanted, stride) for group in np.split(found.group, ends)]
     total = sum(map(len, chosen))
-    if not total:
-        raise _no_such_temperature(temperatures, temperature)
     if frames is None:
         return chosen
     if frames > total:
@@ -78,23 +81,16 @@ def choose_frames(
     ]
 
 
-def _one(temperatures: np.ndarray, wanted: float | None, stride: int) -> np.ndarray:
-    rows = np.arange(len(temperatures))
-    if wanted is not None:
-        rows = rows[np.abs(temperatures - wanted) < SAME]
-    if not len(rows):
-        return rows
-    kinds = np.unique(temperatures[rows], return_inverse=True)[1]
-    taken = [rows[kinds == k][::stride] for k in range(kinds.max() + 1)]
-    return np.sort(np.concatenate(taken))
+def _one(group: np.ndarray, wanted: int | None, stride: int) -> np.ndarray:
+    """Rows of a trajectory whose frames are of these temperatures (`Temperatures.group`)."""
+    kinds = np.unique(group) if wanted is None else [wanted]
+    return np.sort(np.concatenate([np.flatnonzero(group == k)[::stride] for k in kinds]))
 
 
-def _no_such_temperature(temperatures: Sequence[np.ndarray], wanted: float | None) -> DataError:
-    known = np.unique(np.concatenate([t[np.isfinite(t)] for t in temperatures]))
-    if not len(known):
+def _no_such_temperature(found: Temperatures, wanted: float) -> DataError:
+    if not found.kelvin:
         return DataError(
             f"frames of {wanted:g} K are asked for, and no trajectory says its temperature",
             remedy="leave --temperature out and name files of that temperature only",
         )
-    listed = ", ".join(f"{t:g}" for t in known[:20])
-    return DataError(f"no frame has {wanted:g} K, found {listed} K", remedy="choose one of these")
+    return DataError(f"no frame has {wanted:g} K, found {found} K", remedy="choose one of these")
