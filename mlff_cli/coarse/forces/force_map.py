@@ -32,7 +32,8 @@ from mlff_cli.core.errors import DataError, NumericalError, UsageError
 
 GAS_CONSTANT = 8.31446261815324e-3 / 4.184  # kcal/mol/K, CODATA 2018
 _ROW_SUM = 1e-6  # how far the weights of a bead may be from 1: more is not rounding
-_L2_SHARE = 1e-4  # of the mean square force on an atom: the l2 that is proposed
+_MENDING = 1e-4  # of the mean square force on an atom: an l2 that mends G, and changes little else
+FEWEST = 5  # frames, of which cross-validation makes its folds
 
 Method = Literal["basic", "optimal", "noise"]
 
@@ -193,9 +194,20 @@ def objective(force_map: ForceMap, gram: Gram, l2: float) -> float:
 
 
 def suggested_l2(gram: Gram, groups: np.ndarray) -> float:
-    """An l2 that mends a singular G and changes little else, (kcal/mol/angstrom)^2."""
+    """An l2 to propose where G is singular, (kcal/mol/angstrom)^2.
+
+    It mends G and changes little else where there are frames enough to determine the map. With
+    fewer components of force than groups a small one would reproduce them and mean nothing: then
+    it is the mean square force on an atom, which holds the weights near those of the beads' atoms.
+    """
     size = float(np.trace(gram.matrix)) / len(groups)  # mean square force on an atom
-    return float(f"{_L2_SHARE * size or 1.0:.0e}")
+    share = _MENDING if determined(gram) else 1.0
+    return float(f"{share * size or 1.0:.0e}")
+
+
+def determined(gram: Gram) -> bool:
+    """Whether there are as many components of force as weights of groups, or more."""
+    return 3 * gram.n_frames >= gram.n_groups
 
 
 def _made(
@@ -234,11 +246,12 @@ def _cholesky(
             remedy=_remedy(gram, groups, l2),
         )
     components = 3 * gram.n_frames
-    if l2 == 0.0 and components < len(k):  # a fit would reproduce them, and mean nothing
+    if l2 == 0.0 and not determined(gram):  # a fit would reproduce them, and mean nothing
         raise NumericalError(
-            f"the Gram matrix of forces is singular: {gram.n_frames} frames give {components} "
-            f"components of force, fewer than the {len(k)} groups whose weights they determine",
-            remedy=f"use more frames, or {_remedy(gram, groups, l2)}",
+            f"the Gram matrix of forces is singular: {components} components of force of "
+            f"{gram.n_frames} frame{'s' * (gram.n_frames > 1)} are fewer than the {len(k)} groups "
+            "whose weights they determine",
+            remedy=_remedy(gram, groups, l2),
         )
     s = 1.0 / np.sqrt(diagonal)
     scaled = k.T  # symmetric, and in the order that LAPACK overwrites
@@ -257,7 +270,12 @@ def _cholesky(
 
 
 def _remedy(gram: Gram, groups: np.ndarray, l2: float) -> str:
-    return f"give --l2, as --l2 {max(suggested_l2(gram, groups), 10 * l2):g}, or --l2 cv"
+    ways = [f"give --l2, as --l2 {max(suggested_l2(gram, groups), 10 * l2):g}"]
+    if not determined(gram):
+        ways = ["use more frames, many times as many as groups", "--method basic", *ways]
+    if gram.n_frames >= FEWEST:
+        ways.append("--l2 cv")
+    return ", or ".join(ways)
 
 
 def _group_mapping(mapping: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.coarse.forces.force_fit import Fit
-from mlff_cli.coarse.forces.force_map import ForceMap, mean_square
+from mlff_cli.coarse.forces.force_map import FEWEST, ForceMap, mean_square
 from mlff_cli.coarse.forces.force_split import Split
 from mlff_cli.core.reporting import Table
 
 UNITS = "(kcal/mol/angstrom)^2"
+OVERFITTED = 1.5  # times the fitted mean squared force: more on held-out frames is warned of
+TINY = float(np.finfo(float).tiny)
 MOST_SHOWN = 6  # molecules on the terminal; the file has them all
 DIGITS = 6  # significant ones of a bead's mean squared force in the file
 
@@ -33,6 +35,7 @@ def fit_report(fit: Fit, split: Split) -> dict[str, Any]:
             "held_out": split.n_held_out,
             "blocks": split.n_blocks,
         },
+        "weights": fit.training.n_groups,
         "consistency": chosen.consistency,
         "condition": chosen.condition,
         "l2": chosen.l2,
@@ -63,13 +66,28 @@ def judgement(report: Mapping[str, Any]) -> list[str]:
             f"cross-validation chose the largest l2 that it tried, {report['l2']:g}: an even "
             "larger one may do better; the data hardly determine the map, use more frames"
         )
-    if chosen["held_out"] is None:
+    if report["map"] == "basic":
         return notes
-    if report["map"] != "basic" and chosen["held_out"] > basic["held_out"]:
+    n = report["frames"]["training"]
+    can_validate = n >= FEWEST and "cross_validation" not in report
+    remedy = "use more frames" + (", or --l2 cv" if can_validate else "")
+    held_out, fitted = chosen["held_out"], chosen["training"]
+    if held_out is not None and held_out > basic["held_out"]:
         notes.append(
             f"the {report['map']} map is worse than the basic one on held-out frames "
-            f"({chosen['held_out']:.4g} against {basic['held_out']:.4g} {UNITS}): it fits the "
-            "noise of too few frames; use --l2 cv, or more frames"
+            f"({held_out:.4g} against {basic['held_out']:.4g} {UNITS}): it fits the noise of too "
+            f"few frames; {remedy}, or --method basic"
+        )
+    elif held_out is not None and held_out > OVERFITTED * fitted:
+        notes.append(
+            f"held-out frames have {held_out / max(fitted, TINY):.3g} times the mean squared force "
+            f"of those fitted on ({held_out:.4g} against {fitted:.4g} {UNITS}): the map fits noise "
+            f"of the frames that it has seen, whose forces in the file are too small; {remedy}"
+        )
+    elif held_out is None and 3 * n < report["weights"]:
+        notes.append(
+            f"the map fits {report['weights']} weights to fewer components of force, 3 x {n}, and "
+            f"no frame is held out to judge it on; {remedy}"
         )
     return notes
 

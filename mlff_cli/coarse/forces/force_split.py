@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlff_cli.coarse.forces.force_map import FEWEST
 from mlff_cli.core.errors import UsageError
 
 N_BLOCKS = 20  # long blocks: only their ends have neighbours on the other side
-N_FOLDS = 5
+N_FOLDS = FEWEST
 HELD_OUT = -1
 
 
@@ -78,7 +79,9 @@ def split_frames(
             f"{' a hold-out' if holdout else ''}{' and' if holdout and folds else ''}"
             f"{f' {N_FOLDS} folds' if folds else ''}",
             where=where,
-            remedy="use more frames" + (", a value of --l2" if folds else "") + " or --holdout 0",
+            remedy="use more frames"
+            + (", or a value of --l2" if folds else "")
+            + (", or --holdout 0" if n >= n_folds else ""),
         )
     n_out = min(max(1, round(holdout * n_blocks)), n_blocks - n_folds) if holdout else 0
     out = np.random.default_rng(seed).choice(n_blocks, n_out, replace=False)

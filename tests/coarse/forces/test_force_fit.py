@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlff_cli.coarse.forces.force_fit import Fit, Recipe, check_groups, fit_force_map
-from mlff_cli.coarse.forces.force_map import objective
+from mlff_cli.coarse.forces.force_map import mean_square, objective
 from mlff_cli.coarse.forces.force_report import MOST_SHOWN, fit_report, judgement, tables
 from mlff_cli.coarse.forces.force_split import split_frames
 from mlff_cli.coarse.forces.gram import Gram
@@ -121,6 +121,52 @@ def test_a_map_worse_than_the_basic_one_and_an_l2_at_the_edge_are_told() -> None
     told["mean_square_force"]["basic"]["held_out"] = 1.0
     assert "worse than the basic one" in judgement(told)[0]
     told["mean_square_force"]["basic"]["held_out"] = 3.0
+    told["mean_square_force"]["optimal"]["training"] = 1.4
     assert judgement(told) == []
     told["cross_validation"] = {"at_edge": True}
     assert "the largest l2" in judgement(told)[0]
+
+
+@pytest.mark.parametrize("fitted_on", [0.0, 1e-7, 1.0])
+def test_held_out_forces_far_above_fitted_ones_are_told(fitted_on: float) -> None:
+    told = report(fitted())
+    told["mean_square_force"]["basic"]["held_out"] = 3.0
+    told["mean_square_force"]["optimal"] |= {"held_out": 1.6, "training": fitted_on}
+    (note,) = judgement(told)
+    assert "times the mean squared force of those fitted on" in note
+    assert note.endswith("use more frames, or --l2 cv")
+    told["cross_validation"] = {"at_edge": False}  # has been tried
+    assert judgement(told)[0].endswith("use more frames")
+    del told["cross_validation"]
+    told["frames"]["training"] = 4  # five folds need five
+    assert judgement(told)[0].endswith("use more frames")
+
+
+def test_fewer_components_than_weights_are_told_where_nothing_is_held_out() -> None:
+    found = fit_force_map(MAPPING, GROUPS, grams(1), None, Recipe(l2=1.0))
+    told = fit_report(found, split_frames(np.arange(1), 0.0, 0))
+    (note,) = judgement(told)
+    assert "6 weights to fewer components of force, 3 x 1" in note
+    basic = fit_force_map(MAPPING, GROUPS, grams(1), None, Recipe(method="basic"))
+    assert judgement(fit_report(basic, split_frames(np.arange(1), 0.0, 0))) == []
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 6])
+def test_what_is_proposed_for_a_singular_matrix_works(n: int) -> None:
+    """More frames first, cross-validation only where folds can be made; the l2 is no small one."""
+    rng = np.random.default_rng(0)
+    groups = np.arange(40)
+    mapping = np.zeros((2, 40))
+    mapping[0, 0] = mapping[1, 20] = 1.0
+    gram, unseen = (Gram(40).add(rng.normal(0.0, 5.0, (k, 40, 3)), groups) for k in (n, 500))
+    with pytest.raises(
+        NumericalError, match="of [1-6] frames? are fewer than the 40 groups"
+    ) as caught:
+        fit_force_map(mapping, groups, [gram], None, Recipe())
+    remedy = str(caught.value.remedy)
+    assert remedy.startswith("use more frames")
+    assert ("--l2 cv" in remedy) == (n >= 5)
+    l2 = float(remedy.partition("as --l2 ")[2].partition(",")[0])
+    found = fit_force_map(mapping, groups, [gram], unseen, Recipe(l2=l2))
+    judged = [mean_square(m, unseen).mean() for m in (found.chosen, found.basic)]
+    assert judged[0] < 1.3 * judged[1]  # what reproduced the frames seen would be far above

@@ -392,7 +392,7 @@ class TestSingular:
     def test_too_few_frames(self):
         system, _, f, _ = case(FREE)
         gram = Gram(10).add(f[:3], FREE)
-        with pytest.raises(NumericalError, match="3 frames give 9 components") as caught:
+        with pytest.raises(NumericalError, match="9 components of force of 3 frames") as caught:
             optimal_map(system.mapping, FREE, gram)
         assert f"--l2 {suggested_l2(gram, FREE):g}" in str(caught.value)
         assert caught.value.exit_code == 5

@@ -59,5 +59,14 @@ def test_a_share_out_of_range(holdout: float) -> None:
 def test_too_few_frames() -> None:
     with pytest.raises(UsageError, match="1 frame is too few"):
         split_frames(np.arange(1), 0.2, 0)
-    with pytest.raises(UsageError, match="5 folds"):
-        split_frames(np.arange(5), 0.2, 0, folds=True)
+
+
+@pytest.mark.parametrize("n", [1, 4, 5])
+def test_what_is_proposed_for_too_few_frames_works(n: int) -> None:
+    with pytest.raises(UsageError, match="5 folds") as caught:
+        split_frames(np.arange(n), 0.2, 0, folds=True)
+    assert str(caught.value.remedy).startswith("use more frames")
+    proposed = "--holdout 0" in str(caught.value.remedy)
+    assert proposed == (n == 5)
+    if proposed:
+        assert split_frames(np.arange(n), 0.0, 0, folds=True).n_folds == 5
