@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,14 +109,19 @@ def run(
     files = _check(topology, paths, output, options)
     table = read_residue_table(options.residues) if options.residues else {}
     recipe = Recipe(options.mapping, options.species, options.termini, options.disulfides, table)
-    with ExitStack() as stack:
-        frame = _topology(topology, reporter)
-        opened = [stack.enter_context(open_trajectory(p, frame)) for p in paths]
-        for note in dict.fromkeys(note for t in opened for note in t.notes):
-            reporter.warning(note)
-        made = make_molecule(Path(topology).stem, frame, _first_frame(opened[0], frame), recipe)
-        temperatures = [frame_temperatures(t) for t in opened]
-        facts = [(t.format, t.n_frames, t.n_atoms) for t in opened]
+    frame = _topology(topology, reporter)
+    notes, temperatures, facts = list[str](), list[np.ndarray](), list[tuple[str, int, int]]()
+    first = None
+    for path in paths:  # one at a time: there may be more than can be open
+        with open_trajectory(path, frame) as opened:
+            notes += opened.notes
+            first = _first_frame(opened, frame) if first is None else first
+            temperatures.append(frame_temperatures(opened))
+            facts.append((opened.format, opened.n_frames, opened.n_atoms))
+    for note in dict.fromkeys(notes):
+        reporter.warning(note)
+    assert first is not None
+    made = make_molecule(Path(topology).stem, frame, first, recipe)
     for note in [*made.notes, *_small(made.molecule)]:
         reporter.warning(note)
     rows = choose_frames(

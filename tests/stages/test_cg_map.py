@@ -23,6 +23,7 @@ from mlff_cli.stages import cg_map
 from mlff_cli.stages.cg_map import Options, run
 from tests.coarse.peptides import Peptide, peptide
 from tests.dask_commands import DaskCommands
+from tests.open_files import room_for
 
 SEQUENCE = ("ALA", "GLY", "HIS", "ASP", "LYS", "PRO")
 
@@ -191,6 +192,16 @@ def test_frames_know_where_they_come_from(tmp_path: Path, molecule: Peptide, pdb
         assert [len(s["sha256"]) for s in cg.sources] == [64, 64]
         assert cg.metadata["provenance"]["inputs"][str(a)] == cg.sources[0]["sha256"]
     assert summary.data["sources"] == {str(a): 4, str(b): 3}
+
+
+def test_more_trajectories_than_can_be_open(tmp_path: Path, molecule: Peptide, pdb: Path) -> None:
+    paths = [
+        trajectory(tmp_path / f"{k}.h5", molecule, moved(molecule, 2, seed=k)) for k in range(60)
+    ]
+    with room_for(24):  # eight are kept open, and HDF5 and the output need some
+        run(pdb, paths, tmp_path / "out.npz")
+    with CGSet(tmp_path / "out.npz") as cg:
+        np.testing.assert_array_equal(cg.per_frame("source"), np.repeat(np.arange(60), 2))
 
 
 def test_one_temperature_of_several(tmp_path: Path, molecule: Peptide, pdb: Path) -> None:

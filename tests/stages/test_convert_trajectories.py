@@ -29,6 +29,7 @@ from tests.data.trajectory_cases import (
     write_trr,
     write_xtc,
 )
+from tests.open_files import room_for
 
 X, F = frames(12)
 
@@ -75,8 +76,18 @@ def test_inputs_follow_one_another(tmp_path: Path, top: Path) -> None:
     assert found.temperature is None  # the NPZ file has none
 
 
-def test_energies_and_temperatures_stay(tmp_path: Path, top: Path) -> None:
+def test_more_inputs_than_can_be_open(tmp_path: Path, top: Path) -> None:
+    inputs = [write_npz(tmp_path / f"{k}.npz", X[:2] + 0.01 * k, F[:2]) for k in range(60)]
+    with room_for(20):
+        run(inputs, tmp_path / "all.h5", Options(top=top))
+    with open_trajectory(tmp_path / "all.h5") as trajectory:
+        found = trajectory.read(np.arange(0, 120, 2)).positions
+    np.testing.assert_allclose(found, [X[0] + 0.01 * k for k in range(60)], atol=1e-5)
+
+
+def test_energies_temperatures_and_times_stay(tmp_path: Path, top: Path) -> None:
     more = {"E": np.linspace(-9, 9, 12), "temperature": np.tile([300.0, 400.0], 6)}
+    more["time"] = np.linspace(0.7, 9.3, 12)
     source = write_npz(tmp_path / "a.npz", X.astype("float64"), F.astype("float64"), **more)
     run([source], tmp_path / "b.h5", Options(top=top))
     run([tmp_path / "b.h5"], tmp_path / "c.npz", Options())
@@ -86,6 +97,31 @@ def test_energies_and_temperatures_stay(tmp_path: Path, top: Path) -> None:
     np.testing.assert_allclose(found.forces, F, rtol=1e-14)
     np.testing.assert_allclose(found.energy, more["E"], rtol=1e-14)
     np.testing.assert_array_equal(found.temperature, more["temperature"])
+    np.testing.assert_allclose(found.time, more["time"], rtol=1e-14)
+
+
+def test_counted_frames_are_no_times(tmp_path: Path, top: Path) -> None:
+    """Of a file without times H5MD counts frames, which must not pass for picoseconds."""
+    source = write_npz(tmp_path / "a.npz", X, F)
+    run([source], tmp_path / "b.h5", Options(top=top))
+    run([tmp_path / "b.h5"], tmp_path / "c.npz", Options())
+    for name in ("b.h5", "c.npz"):
+        with open_trajectory(tmp_path / name) as trajectory:
+            assert trajectory.read(np.arange(12)).time is None
+
+
+def test_the_summary_says_what_the_output_holds(tmp_path: Path, top: Path) -> None:
+    more = {"E": np.linspace(-9, 9, 12), "temperature": np.full(12, 300.0)}
+    source = write_npz(tmp_path / "a.npz", X, F, time=np.arange(12.0), **more)
+    summary = run([source], tmp_path / "b.xyz", Options())
+    assert summary.data["fields"] == ["positions", "energy", "forces"]
+    assert summary.tables[0].notes == [
+        "positions, energy, forces of every frame",
+        "left out, as .xyz has no place for it: temperature, time",
+    ]
+    summary = run([source], tmp_path / "b.npz", Options())
+    assert summary.data["fields"] == ["positions", "energy", "forces", "temperature", "time"]
+    assert len(summary.tables[0].notes) == 1
 
 
 def test_extxyz_holds_frames_in_ev(tmp_path: Path) -> None:
@@ -117,6 +153,8 @@ def test_what_only_some_inputs_have_is_left_out_and_said(tmp_path: Path, top: Pa
     summary = run([a, b], tmp_path / "c.npz", Options(top=top), reporter)
     assert summary.data["forces"] is False
     assert any("forces are left out" in text and "b.dcd" in text for text in reporter.warnings)
+    said = [text for text in reporter.warnings if "left out" in text]
+    assert f"box is left out: {a} has none" in said
     with open_trajectory(tmp_path / "c.npz") as trajectory:
         assert (trajectory.n_frames, trajectory.has_forces) == (24, False)
 

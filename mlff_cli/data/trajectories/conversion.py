@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +28,7 @@ from mlff_cli.core.reporting import Progress, Reporter, Summary, Table
 from mlff_cli.core.units import KCAL_MOL
 from mlff_cli.data.extxyz import write_extxyz
 from mlff_cli.data.trajectories.frames import Frames, Trajectory, chunks
+from mlff_cli.data.trajectories.h5md import COUNTED
 from mlff_cli.data.trajectories.h5md_writer import write_h5md
 from mlff_cli.data.trajectories.npz import write_trajectory_npz
 from mlff_cli.data.trajectories.opening import open_trajectory, source_digest
@@ -49,37 +49,59 @@ H5MD = MappingProxyType(
         "temperature": ("temperature", 1.0),
     }
 )
+IN_XYZ = frozenset(("forces", "energy", "box"))
 PDB_RANGE = (-999.999, 9999.999)  # what the columns hold; bonds and names are what is wanted of it
 OWN = ("format", "provenance", "checked", "selection", "topology_pdb", "replicas", "temperatures")
 
 
 @dataclass(frozen=True)
-class _Joined:
-    """Opened trajectories of one molecule, as one."""
+class _Input:
+    """What was seen of a trajectory, which is closed again: hundreds can be joined."""
 
-    trajectories: Sequence[Trajectory]
+    path: Path  # as it was given
+    format: str
+    n_frames: int
+    n_atoms: int
+    numbers: np.ndarray | None  # (N,)
+    topology: mdtraj.Topology | None
+    first: Frames
+    facts: dict[str, Any]
+    notes: list[str]
+
+    @property
+    def has(self) -> set[str]:
+        """Fields of its frames."""
+        return {name for name in OPTIONAL if getattr(self.first, name) is not None}
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """Trajectories of one molecule, as one."""
+
+    inputs: Sequence[_Input]
     numbers: np.ndarray  # (N,)
     topology: mdtraj.Topology | None
-    first: Frames  # of the first trajectory
+    positions: np.ndarray  # (N, 3) of the first frame
     present: frozenset[str]  # fields that all have
     facts: dict[str, Any]
 
     @property
     def n_frames(self) -> int:
-        return sum(t.n_frames for t in self.trajectories)
+        return sum(one.n_frames for one in self.inputs)
 
     def pieces(self, bar: Progress) -> Iterator[Frames]:
         """All frames in order, with the fields that are present and rows counted through."""
         start = 0
-        for trajectory in self.trajectories:
-            for rows in chunks(np.arange(trajectory.n_frames), trajectory.n_atoms):
-                read = trajectory.read(rows, forces="forces" in self.present)
-                kept = {name: getattr(read, name) for name in self.present}
-                if "box" in kept and kept["box"] is None:  # of this chunk only
-                    kept["box"] = np.zeros((len(rows), 3, 3))
-                yield Frames(rows + start, read.positions, **kept)
-                bar.advance(len(rows))
-            start += trajectory.n_frames
+        for one in self.inputs:
+            with open_trajectory(one.path) as trajectory:
+                for rows in chunks(np.arange(one.n_frames), one.n_atoms):
+                    read = trajectory.read(rows, forces="forces" in self.present)
+                    kept = {name: getattr(read, name) for name in self.present}
+                    if "box" in kept and kept["box"] is None:  # of this chunk only
+                        kept["box"] = np.zeros((len(rows), 3, 3))
+                    yield Frames(rows + start, read.positions, **kept)
+                    bar.advance(len(rows))
+            start += one.n_frames
 
 
 def convert_trajectories(
@@ -105,51 +127,70 @@ def convert_trajectories(
         UsageError: a suffix that cannot be written, elements that nobody names, an existing output.
         DataError: an input is malformed, or of another molecule than the first.
     """
-    write = _WRITERS.get(output.suffix.lower())
-    if write is None:
+    kind = _WRITERS.get(output.suffix.lower())
+    if kind is None:
         raise UsageError(
             f"no writer of trajectories for the suffix {output.suffix!r}",
             where=str(output),
             remedy=f"choose one of {', '.join(sorted(_WRITERS))}",
         )
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_trajectory(path, top)) for path in inputs]
-        for note in dict.fromkeys(note for t in opened for note in t.notes):
-            reporter.warning(note)
-        joined = _join(opened, reporter)
-        counts = {str(p): t.n_frames for p, t in zip(inputs, opened, strict=True)}
-        told = {
-            "output": str(output),
-            "frames": joined.n_frames,
-            "atoms": len(joined.numbers),
-            "forces": "forces" in joined.present,
-            "inputs": counts,
-        }
-        if dry_run:
-            names = ", ".join(map(str, inputs))
-            return Summary(told, lines=[f"would convert {names} to {output}"])
-        facts = {**joined.facts, "provenance": _provenance(inputs, top, opened)}
-        bar = stack.enter_context(reporter.progress(joined.n_frames, "converting", "frames"))
+    write, fields = kind
+    looked = [_look(path, top) for path in inputs]
+    for note in dict.fromkeys(note for one in looked for note in one.notes):
+        reporter.warning(note)
+    joined = _join(looked, reporter)
+    counts = {str(one.path): one.n_frames for one in looked}
+    told = {
+        "output": str(output),
+        "frames": joined.n_frames,
+        "atoms": len(joined.numbers),
+        "forces": "forces" in joined.present,
+        "fields": ["positions", *sorted(joined.present & fields)],
+        "inputs": counts,
+    }
+    if dry_run:
+        names = ", ".join(map(str, inputs))
+        return Summary(told, lines=[f"would convert {names} to {output}"])
+    facts = {**joined.facts, "provenance": _provenance(looked, top)}
+    with reporter.progress(joined.n_frames, "converting", "frames") as bar:
         write(output, joined, joined.pieces(bar), facts, force)
-    rows = [[name, t.format, n] for (name, n), t in zip(counts.items(), opened, strict=True)]
-    held = ", ".join(["positions", *sorted(joined.present)])
-    table = Table("converted", ["input", "format", "frames"], rows, [f"{held} of every frame"])
+    rows = [[str(one.path), one.format, one.n_frames] for one in looked]
+    notes = [f"{', '.join(told['fields'])} of every frame"]
+    if lost := sorted(joined.present - fields):
+        notes.append(f"left out, as {output.suffix} has no place for it: {', '.join(lost)}")
+    table = Table("converted", ["input", "format", "frames"], rows, notes)
     return Summary(told, [table], [f"wrote {output}"])
 
 
-def _join(opened: Sequence[Trajectory], reporter: Reporter) -> _Joined:
+def _look(path: Path, top: Path | None) -> _Input:
+    """Open a trajectory, read its first frame, and close it."""
+    with open_trajectory(path, top) as found:
+        return _Input(
+            path,
+            found.format,
+            found.n_frames,
+            found.n_atoms,
+            _numbers(found),
+            found.topology,
+            found.read(np.array([0]), forces=found.has_forces),
+            found.facts,
+            found.notes,
+        )
+
+
+def _join(inputs: Sequence[_Input], reporter: Reporter) -> _Joined:
     """One molecule, or an error; what only some inputs have is left out, and said."""
-    first = opened[0]
-    elements = [_numbers(t) for t in opened]
-    numbers = next((z for z in elements if z is not None), None)
-    for trajectory, z in zip(opened, elements, strict=True):
-        same = trajectory.n_atoms == first.n_atoms
+    first = inputs[0]
+    numbers = next((one.numbers for one in inputs if one.numbers is not None), None)
+    for one in inputs:
+        same = one.n_atoms == first.n_atoms
+        z = one.numbers
         if not same or (z is not None and numbers is not None and (z != numbers).any()):
-            seen = "other elements" if same else f"{trajectory.n_atoms} and {first.n_atoms} atoms"
+            seen = "other elements" if same else f"{one.n_atoms} and {first.n_atoms} atoms"
             raise DataError(
-                f"trajectories of one molecule become one, found {seen} in {trajectory.path} and "
+                f"trajectories of one molecule become one, found {seen} in {one.path} and "
                 f"{first.path}",
-                where=str(trajectory.path),
+                where=str(one.path),
                 remedy="convert each molecule into its own file",
             )
     if numbers is None or not (numbers > 0).all():
@@ -159,16 +200,19 @@ def _join(opened: Sequence[Trajectory], reporter: Reporter) -> _Joined:
             where=str(first.path),
             remedy="give a topology with --top",
         )
-    frames = [t.read(np.array([0]), forces=t.has_forces) for t in opened]
-    has = [{n for n in OPTIONAL if getattr(f, n) is not None} for f in frames]
-    present = set.intersection(*has)
-    for name in sorted(set.union(*has) - present):
-        without = [str(t.path) for t, names in zip(opened, has, strict=True) if name not in names]
-        reporter.warning(f"{name} are left out: {', '.join(without)} has none")
-    topology = next((t.topology for t in opened if t.topology is not None), None)
+    present = set.intersection(*(one.has for one in inputs))
+    for name in sorted(set.union(*(one.has for one in inputs)) - present):
+        without = [str(one.path) for one in inputs if name not in one.has]
+        is_left = "are" if name == "forces" else "is"
+        reporter.warning(
+            f"{name} {is_left} left out: {', '.join(without)} "
+            f"{'has' if len(without) == 1 else 'have'} none"
+        )
+    topology = next((one.topology for one in inputs if one.topology is not None), None)
     facts = {k: v for k, v in first.facts.items() if k not in OWN}
-    facts = {k: v for k, v in facts.items() if all(t.facts.get(k) == v for t in opened)}
-    return _Joined(opened, numbers, topology, frames[0], frozenset(present), facts)
+    facts = {k: v for k, v in facts.items() if all(one.facts.get(k) == v for one in inputs)}
+    assert first.first.positions is not None
+    return _Joined(inputs, numbers, topology, first.first.positions[0], frozenset(present), facts)
 
 
 def _numbers(trajectory: Trajectory) -> np.ndarray | None:
@@ -179,14 +223,13 @@ def _numbers(trajectory: Trajectory) -> np.ndarray | None:
     return found
 
 
-def _provenance(
-    inputs: Sequence[Path], top: Path | None, opened: Sequence[Trajectory]
-) -> dict[str, Any]:
+def _provenance(inputs: Sequence[_Input], top: Path | None) -> dict[str, Any]:
     """What made the output; what an input says about its own origin is carried along."""
-    words = ["mlff", "convert", *map(str, inputs), *(["--top", str(top)] if top else [])]
-    digests = {path: source_digest(path) for path in inputs}
-    record = provenance(words, [*inputs, *([top] if top else [])], digests=digests)
-    told = {str(p): t.facts.get("provenance") for p, t in zip(inputs, opened, strict=True)}
+    paths = [one.path for one in inputs]
+    words = ["mlff", "convert", *map(str, paths), *(["--top", str(top)] if top else [])]
+    digests = {path: source_digest(path) for path in paths}
+    record = provenance(words, [*paths, *([top] if top else [])], digests=digests)
+    told = {str(one.path): one.facts.get("provenance") for one in inputs}
     origins = {name: origin for name, origin in told.items() if origin}
     return {**record, **({"origins": origins} if origins else {})}
 
@@ -195,14 +238,13 @@ def _to_h5md(
     output: Path, joined: _Joined, pieces: Iterator[Frames], facts: dict[str, Any], force: bool
 ) -> None:
     elements = [e for e, (f, _) in H5MD.items() if f in {"positions", *joined.present}]
-    positions = joined.first.positions
-    dtype = "float64" if positions is not None and positions.dtype.itemsize == 8 else "float32"
+    dtype = "float64" if joined.positions.dtype.itemsize == 8 else "float32"
     attrs = dict(facts)
     if "time" not in joined.present:
-        attrs["time"] = "frames counted from 0: the inputs tell no times"
+        attrs["time"] = COUNTED
     bonds = None
-    if joined.topology is not None and positions is not None:
-        attrs["topology_pdb"] = _pdb(joined.topology, positions[0])
+    if joined.topology is not None:
+        attrs["topology_pdb"] = _pdb(joined.topology, joined.positions)
         bonds = bonded_pairs(joined.topology)
     frames = (_h5md_piece(piece, elements, dtype) for piece in pieces)
     n = joined.n_frames
@@ -260,9 +302,11 @@ def _molecules(pieces: Iterator[Frames], numbers: np.ndarray) -> Iterator[Mappin
 
 
 _Writer = Callable[[Path, _Joined, Iterator[Frames], dict[str, Any], bool], None]
-_WRITERS: Mapping[str, _Writer] = MappingProxyType(
-    {
-        ".h5": _to_h5md, ".hdf5": _to_h5md, ".h5md": _to_h5md,
-        ".npz": _to_npz, ".xyz": _to_extxyz, ".extxyz": _to_extxyz,
+_ALL = frozenset(OPTIONAL)
+_WRITERS: Mapping[str, tuple[_Writer, frozenset[str]]] = MappingProxyType(
+    {  # suffix -> writer, and the fields of a frame that it keeps
+        ".h5": (_to_h5md, _ALL), ".hdf5": (_to_h5md, _ALL), ".h5md": (_to_h5md, _ALL),
+        ".npz": (_to_npz, _ALL),
+        ".xyz": (_to_extxyz, IN_XYZ), ".extxyz": (_to_extxyz, IN_XYZ),
     }
 )  # fmt: skip

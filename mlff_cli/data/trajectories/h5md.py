@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FORMAT = "mlff-h5md-1"
 TABLES = "parameters"  # the group of arrays that are not frames
+COUNTED = "frames counted from 0: the inputs tell no times"  # root attribute `time`
 KCAL = 1 / 4.184  # kcal/mol in one kJ/mol
 
 
@@ -80,6 +81,7 @@ ELEMENTS: Mapping[str, Element] = {
     "replica": Element("observables/replica", (), "int32", ""),
 }
 _LENGTHS = {"nm": 10.0, "Angstrom": 1.0, "A": 1.0, "angstrom": 1.0, "pm": 0.01}  # in angstrom
+_TIMES = {"fs": 1e-3, "ps": 1.0, "ns": 1e3}  # in ps
 _ENERGIES = {"kJ mol-1": KCAL, "kJ/mol": KCAL, "kcal mol-1": 1.0, "kcal/mol": 1.0}  # in kcal/mol
 _FORCES = {
     **{f"{e} {length}-1": x / y for e, x in _ENERGIES.items() for length, y in _LENGTHS.items()},
@@ -159,6 +161,7 @@ class H5MDTrajectory:
         self.facts = {
             _plain(k): _parsed(v) for k, v in self._file.attrs.items() if k != "topology_pdb"
         }
+        self._times = self._all_times()
         self.numbers = self._numbers()
         self.bonds = self._bonds()
         pdb = self._file.attrs.get("topology_pdb")
@@ -246,6 +249,22 @@ class H5MDTrajectory:
             np.asarray(edges[()], dtype="float64") * self._scale("edges", edges, _LENGTHS)
         )
 
+    def _all_times(self) -> np.ndarray | None:
+        """(T,) ps of every frame; None where the file tells none that can be understood."""
+        time = self._group.get("position/time")
+        if not isinstance(time, h5py.Dataset) or self.facts.get("time") == COUNTED:
+            return None
+        unit = time.attrs.get("unit")
+        scale = _TIMES.get(unit.decode() if isinstance(unit, bytes) else str(unit))
+        if scale is None or time.dtype.kind not in "fiu":
+            return None
+        if time.shape == ():  # of one frame to the next
+            start = time.attrs.get("offset", 0.0)
+            known = isinstance(start, int | float | np.number)
+            return (start + time[()] * np.arange(self.n_frames)) * scale if known else None
+        fits = time.shape == (self.n_frames,)
+        return np.asarray(time[()], dtype="float64") * scale if fits else None
+
     def _numbers(self) -> np.ndarray | None:
         species = self._group.get("species")
         if not isinstance(species, h5py.Dataset) or species.shape != (self.n_atoms,):
@@ -325,6 +344,7 @@ class H5MDTrajectory:
             box,
             self._get("temperature", rows),
             self._get("potential_energy", rows),
+            None if self._times is None else self._times[rows],
         )
 
     def _get(self, name: str, rows: np.ndarray) -> np.ndarray | None:

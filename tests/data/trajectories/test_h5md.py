@@ -186,6 +186,31 @@ def test_forces_in_unknown_units_are_refused(tmp_path: Path, length: str, force:
         H5MDTrajectory(tmp_path / "a.h5md")
 
 
+@pytest.mark.parametrize(
+    ("time", "attrs", "ps"),
+    [
+        (np.arange(T) * 500.0, {"unit": "fs"}, [0.0, 0.5]),
+        (np.arange(T) * 3.0 + 1, {"unit": b"ns"}, [1000.0, 4000.0]),
+        (0.2, {"unit": "ps", "offset": 3.0}, [3.0, 3.2]),  # H5MD's way of even steps
+        (0.2, {"unit": "ps", "offset": "three"}, None),
+        (np.arange(T), {}, None),
+        (np.arange(T + 1), {"unit": "ps"}, None),
+    ],
+)
+def test_times_are_picoseconds_or_nothing(
+    tmp_path: Path, time: Any, attrs: dict[str, Any], ps: list[float] | None
+) -> None:
+    foreign(tmp_path / "a.h5", force="kJ mol-1 nm-1")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        data = file.create_dataset("particles/trajectory/position/time", data=time)
+        data.attrs.update(attrs)
+    with H5MDTrajectory(tmp_path / "a.h5") as trajectory:
+        found = trajectory.read(np.arange(2)).time
+    assert (found is None) == (ps is None)
+    if ps is not None:
+        np.testing.assert_allclose(found, ps)
+
+
 def test_a_frame_that_is_not_finite_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
