@@ -109,6 +109,9 @@ def cg_map(
     ] = "ca",
     species: Annotated[str, typer.Option(help="residue: 20 types; class: four.")] = "residue",
     termini: Annotated[bool, typer.Option(help="Ends of chains are species of their own.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Of the molecule.", show_default="the topology file's")
+    ] = None,
     residues: Annotated[Path | None, typer.Option(help="YAML of non-standard residues.")] = None,
     disulfides: Annotated[bool, typer.Option(help="Bonds between their beads.")] = True,
     stride: Annotated[int, typer.Option(min=1, help="Take every so many frames.")] = 1,
@@ -136,6 +139,7 @@ def cg_map(
             stride=stride,
             frames=frames,
             temperature=temperature,
+            name=name,
             residues=residues,
             disulfides=disulfides,
             workers=workers,

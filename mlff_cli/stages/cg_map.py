@@ -54,6 +54,8 @@ class Options:
         stride: take every so many frames of each temperature.
         frames: of these, draw so many; None takes all.
         temperature: take frames of this temperature only, K.
+        name: of the molecule, by which reports and lists of constraints call it; None takes that
+            of the topology's file.
         residues: YAML table of non-standard residues (`coarse.mapping.residues`).
         disulfides: they are bonds of beads.
         workers: processes; 0 takes one per available core.
@@ -69,6 +71,7 @@ class Options:
     stride: int = 1
     frames: int | None = None
     temperature: float | None = None
+    name: str | None = None
     residues: Path | None = None
     disulfides: bool = True
     workers: int = 1
@@ -121,7 +124,9 @@ def run(
     for note in dict.fromkeys(notes):
         reporter.warning(note)
     assert first is not None
-    made = make_molecule(Path(topology).stem, frame, first, recipe)
+    made = make_molecule(options.name or Path(topology).stem, frame, first, recipe)
+    for remark in made.remarks:
+        reporter.info(remark)
     for note in [*made.notes, *_small(made.molecule)]:
         reporter.warning(note)
     rows = choose_frames(
@@ -149,7 +154,8 @@ def run(
         packages=("mdtraj",),
         digests=known,
     )
-    metadata = {**_settings(recipe, options), "notes": made.notes, "provenance": record}
+    told = [*made.remarks, *made.notes]
+    metadata = {**_settings(recipe, options), "notes": told, "provenance": record}
     with CGWriter(
         output, [made.molecule], made.species_table, sources, metadata, force=options.force
     ) as writer:
@@ -188,6 +194,8 @@ def _check(
             raise UsageError(f"--{name} must be 1 or more, found {value}")
     if options.temperature is not None and not 0 < options.temperature < np.inf:
         raise UsageError(f"--temperature must be above 0 K, found {options.temperature}")
+    if options.name is not None and not options.name.strip():
+        raise UsageError("--name must have a letter, found none", remedy="leave it out")
     if options.seed < 0:
         raise UsageError(f"--seed must be 0 or more, found {options.seed}")
     mapping = Recipe(options.mapping).file
@@ -288,6 +296,7 @@ def _summary(
     data = {
         "output": str(output),
         "mapping": options.mapping,
+        "molecule": molecule.name,
         "frames": sum(map(len, rows)),
         "beads": molecule.n_beads,
         "atoms": molecule.n_atoms,
@@ -295,7 +304,7 @@ def _summary(
         "chains": int(molecule.chain.max()) + 1,
         "species": dict(sorted(species.items())),
         "sources": {path: len(taken) for path, taken in zip(paths, rows, strict=True)},
-        "notes": made.notes,
+        "notes": [*made.remarks, *made.notes],
     }
     notes = [
         f"beads: {molecule.n_beads}, of {molecule.n_atoms} atoms; chains: {data['chains']}; bonds: "

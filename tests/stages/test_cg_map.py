@@ -240,10 +240,8 @@ def test_periodic_images_are_made_whole(tmp_path: Path) -> None:
     wrapped = shifted - box * np.floor(shifted / box)
     a = trajectory(tmp_path / "a.h5", p, R)
     b = trajectory(tmp_path / "b.h5", p, wrapped, box=box)
-    reporter = NullReporter()
     for path in (a, b):
-        run(pdb, [path], path.with_suffix(".npz"), Options(mapping="com"), reporter)
-    assert any("left out: 2 HOH" in text for text in reporter.warnings)
+        run(pdb, [path], path.with_suffix(".npz"), Options(mapping="com"))
     first, second = positions(tmp_path / "a.npz"), positions(tmp_path / "b.npz")
 
     def between(x: np.ndarray) -> np.ndarray:
@@ -284,6 +282,25 @@ def test_few_beads_are_told(tmp_path: Path) -> None:
         found = run(pdb, [a], tmp_path / "o.npz", Options(mapping=mapping, force=True), reporter)
         assert found.data["beads"] == n
         assert any("only 1 bead" in text for text in reporter.warnings) == (mapping == "ca")
+
+
+def test_a_molecule_has_a_name(tmp_path: Path, molecule: Peptide, pdb: Path) -> None:
+    a = trajectory(tmp_path / "a.h5", molecule, moved(molecule, 2))
+    for name, expected in ((None, "mol"), ("1ABC chain A", "1ABC chain A")):
+        summary = run(pdb, [a], tmp_path / f"{name}.npz", Options(name=name))
+        with CGSet(tmp_path / f"{name}.npz") as cg:
+            assert cg.molecules[0].name == expected == summary.data["molecule"]
+    with pytest.raises(UsageError, match="--name"):
+        run(pdb, [a], tmp_path / "no.npz", Options(name=" "))
+
+
+def test_what_is_as_it_should_be_is_no_warning(tmp_path: Path) -> None:
+    p = peptide(SEQUENCE, water=2)
+    pdb, a = p.write(tmp_path / "p.pdb"), trajectory(tmp_path / "a.h5", p, moved(p, 2))
+    reporter = NullReporter()
+    summary = run(pdb, [a], tmp_path / "out.npz", reporter=reporter)
+    assert reporter.warnings == []
+    assert summary.data["notes"] == ["left out: 2 HOH"]
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, molecule: Peptide, pdb: Path) -> None:

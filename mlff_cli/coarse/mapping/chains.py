@@ -41,6 +41,7 @@ class Chains:
         disulfides: (s, 2) residues by index.
         bonds: (m, 2) int64 bonds of the atoms, as the trajectory counts them, gaps not bridged.
         notes: what a user must be told.
+        remarks: what is as it should be, and worth a line.
     """
 
     topology: mdtraj.Topology
@@ -50,6 +51,7 @@ class Chains:
     disulfides: np.ndarray
     bonds: np.ndarray
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def ends(self) -> tuple[frozenset[int], frozenset[int]]:
@@ -93,19 +95,19 @@ def find_chains(
             f"no residue to make beads of, found {_counted(skipped) or 'an empty topology'}",
             remedy="check that the topology is a protein's",
         )
-    notes = [f"left out: {_counted(skipped)}"] if skipped else []
+    remarks = [f"left out: {_counted(skipped)}"] if skipped else []
     bonds = np.array(
         sorted({tuple(sorted((a.index, b.index))) for a, b in topology.bonds}), np.int64
     ).reshape(-1, 2)
     peptide, gaps = _peptide_bonds(topology, positions, bonds, kinds)
-    notes += gaps.notes
+    notes = gaps.notes
     bonds = bonds[~np.isin(np.arange(len(bonds)), gaps.rows)]
     atoms = np.array([a.index for a in topology.atoms if a.residue.index in kinds], np.int64)
     bonds = bonds[np.isin(bonds, atoms).all(axis=1)]
     disulfides = _disulfides(topology, bonds)
     if not any_residue:
         notes += _handedness(topology, positions, kinds)
-    return Chains(topology, kinds, atoms, peptide, disulfides, bonds, notes)
+    return Chains(topology, kinds, atoms, peptide, disulfides, bonds, notes, remarks)
 
 
 def canonical(atom: Atom) -> str:
@@ -217,8 +219,9 @@ def _handedness(
     if not wrong:
         return []
     listed = ", ".join(map(told, wrong[:SHOWN])) + (" ..." if len(wrong) > SHOWN else "")
+    many = "residues are mirror images" if len(wrong) > 1 else "residue is the mirror image"
     return [
-        f"{len(wrong)} residues are mirror images of their name in the first frame: {listed}; name "
+        f"{len(wrong)} {many} of their name in the first frame: {listed}; name "
         "D-amino acids as the PDB does (DAL) or in the table of residues (`ALA: DAL` where all are)"
     ]
 

@@ -63,11 +63,13 @@ class Made:
         molecule: the beads.
         species_table: names by species number.
         notes: what a user must be told.
+        remarks: what is as it should be, and worth a line.
     """
 
     molecule: BeadMolecule
     species_table: list[str]
     notes: list[str]
+    remarks: list[str]
 
 
 def make_molecule(
@@ -104,8 +106,8 @@ def make_molecule(
         )
         table = species_table(recipe.by, own, [b.species for b in beads])
     bonds = given if given is not None else _bonds(chains, beads, recipe)
-    notes = [*chains.notes, *_disulfide_notes(chains, recipe)]
-    return Made(_molecule(name, chains, beads, bonds, table), table, notes)
+    remarks = [*chains.remarks, *_disulfides_told(chains, recipe)]
+    return Made(_molecule(name, chains, beads, bonds, table), table, chains.notes, remarks)
 
 
 def _molecule(
@@ -160,7 +162,7 @@ def _bonds(chains: Chains, beads: Sequence[Bead], recipe: Recipe) -> np.ndarray:
     return np.unique(np.sort(joined, axis=1), axis=0)
 
 
-def _disulfide_notes(chains: Chains, recipe: Recipe) -> list[str]:
+def _disulfides_told(chains: Chains, recipe: Recipe) -> list[str]:
     if not len(chains.disulfides):
         return []
     listed = ", ".join(

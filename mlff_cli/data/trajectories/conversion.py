@@ -140,12 +140,13 @@ def convert_trajectories(
         reporter.warning(note)
     joined = _join(looked, reporter)
     counts = {str(one.path): one.n_frames for one in looked}
+    held = ["positions", *sorted(joined.present & fields)]
     told = {
         "output": str(output),
         "frames": joined.n_frames,
         "atoms": len(joined.numbers),
         "forces": "forces" in joined.present,
-        "fields": ["positions", *sorted(joined.present & fields)],
+        "fields": held,
         "inputs": counts,
     }
     if dry_run:
@@ -155,7 +156,7 @@ def convert_trajectories(
     with reporter.progress(joined.n_frames, "converting", "frames") as bar:
         write(output, joined, joined.pieces(bar), facts, force)
     rows = [[str(one.path), one.format, one.n_frames] for one in looked]
-    notes = [f"{', '.join(told['fields'])} of every frame"]
+    notes = [f"{', '.join(held)} of every frame"]
     if lost := sorted(joined.present - fields):
         notes.append(f"left out, as {output.suffix} has no place for it: {', '.join(lost)}")
     table = Table("converted", ["input", "format", "frames"], rows, notes)

@@ -93,7 +93,7 @@ def test_a_centre_is_weighted_by_mass() -> None:
 def test_water_is_left_out() -> None:
     wet, dry = peptide(CAPPED, water=3), peptide(CAPPED)
     a, b = made(wet), made(dry)
-    assert a.notes == ["left out: 3 HOH"]
+    assert (a.remarks, a.notes) == (["left out: 3 HOH"], [])  # nothing to worry about
     np.testing.assert_array_equal(a.molecule.mapping, b.molecule.mapping)
     np.testing.assert_array_equal(a.molecule.atom_bonds, b.molecule.atom_bonds)
     np.testing.assert_array_equal(a.molecule.atom_index, np.arange(dry.topology.n_atoms))
@@ -167,7 +167,7 @@ def test_disulfides_are_bonds_unless_told(mapping: str) -> None:
     assert (f"1{carrier}", f"4{carrier}") in pairs(found)
     assert disulfides(found.molecule).sum() == 1
     assert len(without.molecule.bonds) == len(found.molecule.bonds) - 1
-    assert "CYS 1 (chain 0) - CYX 4 (chain 0)" in found.notes[0]
+    assert "CYS 1 (chain 0) - CYX 4 (chain 0)" in found.remarks[0]
     np.testing.assert_array_equal(found.molecule.atom_bonds, without.molecule.atom_bonds)
 
 
@@ -178,7 +178,7 @@ def test_mirror_images() -> None:
     found = made(p)
     assert named(found) == ["ALA", "D-ALA", "SER", "GLY"]
     assert len(found.notes) == 1
-    assert "1 residues are mirror images of their name in the first frame: SER 3" in found.notes[0]
+    assert "1 residue is the mirror image of their name in the first frame: SER 3" in found.notes[0]
     assert "D-ALA" in found.species_table[20:]
 
 
