@@ -15,17 +15,19 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 import openmm
 from openmm import app, unit
 
-from mlff_cli.core.errors import DataError, StorageError, UsageError
+from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.physics.openmm_structures import Molecule
 
 Solvent = Literal["implicit", "explicit", "vacuum"]
 CUTOFF = 1.0  # nm, of the explicit solvent's direct space
@@ -35,19 +37,6 @@ DALTON_PER_NM3 = 1.66053906660e-3  # in g/cm3, CODATA 2018
 WATER_MODELS = {3: "tip3p", 4: "tip4pew", 5: "tip5p"}  # starting geometries, by number of sites
 _GB_FORCES = ("GBSAOBCForce", "CustomGBForce")
 _NO_FORCE_FIELDS = ("hydrogens.xml", "residues.xml")
-
-
-@dataclass(frozen=True)
-class Molecule:
-    """A topology and where its atoms are.
-
-    Attributes:
-        topology: OpenMM's.
-        positions: (N, 3) in nm.
-    """
-
-    topology: app.Topology
-    positions: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -72,6 +61,11 @@ class Simulated(Molecule):
         return bool(self.system.usesPeriodicBoundaryConditions())
 
     @property
+    def density(self) -> float | None:
+        """In g/cm3; None without a box."""
+        return density(self.system)
+
+    @property
     def numbers(self) -> np.ndarray:
         """(N,) atomic numbers; 0 for sites without mass."""
         return np.array(
@@ -83,69 +77,6 @@ class Simulated(Molecule):
         """(b, 2) bonded atoms."""
         pairs = sorted(sorted((a.index, b.index)) for a, b in self.topology.bonds())
         return np.array(pairs, dtype="int32").reshape(-1, 2)
-
-
-def read_structure(path: Path) -> Molecule:
-    """The first model of a PDB or mmCIF file.
-
-    Raises:
-        StorageError: the file cannot be read.
-        DataError: it is malformed or holds no atoms.
-    """
-    if not path.is_file():
-        raise StorageError("the file does not exist", where=str(path), remedy="check the path")
-    reader = app.PDBxFile if path.suffix.lower() in (".cif", ".mmcif") else app.PDBFile
-    try:
-        with path.open(encoding="utf-8") as stream:  # OpenMM leaves a malformed file open
-            found = reader(stream)
-        positions = np.asarray(found.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-    except Exception as error:  # its parsers raise whatever they meet
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"OpenMM cannot read it: {reason}", where=str(path), remedy="give a PDB or mmCIF file"
-        ) from error
-    if not len(positions):
-        raise DataError("the file holds no atoms", where=str(path), remedy="give a PDB file")
-    if not np.isfinite(positions).all():
-        atom = int(np.argwhere(~np.isfinite(positions))[0, 0])
-        raise DataError("a position is not finite", where=f"{path}, atom {atom}")
-    return Molecule(found.topology, positions)
-
-
-def chain_molecule(
-    residues: Sequence[str],
-    names: Sequence[str],
-    numbers: np.ndarray,
-    residue: np.ndarray,
-    bonds: np.ndarray,
-    positions: np.ndarray,
-) -> Molecule:
-    """One chain from arrays.
-
-    Args:
-        residues: names of the residues.
-        names: (N,) names of the atoms.
-        numbers: (N,) atomic numbers.
-        residue: (N,) residue of every atom, ascending.
-        bonds: (b, 2) bonded atoms.
-        positions: (N, 3) in angstrom.
-    """
-    topology = app.Topology()
-    chain = topology.addChain("A")
-    made = [topology.addResidue(name, chain, id=str(k + 1)) for k, name in enumerate(residues)]
-    atoms = [
-        topology.addAtom(name, app.Element.getByAtomicNumber(int(z)), made[k])
-        for name, z, k in zip(names, numbers, residue, strict=True)
-    ]
-    for i, j in bonds.tolist():
-        topology.addBond(atoms[i], atoms[j])
-    return Molecule(topology, positions / 10)
-
-
-def rename_residues(topology: app.Topology, names: Sequence[str]) -> None:
-    """Give the first residues of a topology other names (D residues simulated as their L forms)."""
-    for residue, name in zip(topology.residues(), names, strict=False):
-        residue.name = name
 
 
 def load_force_field(names: Sequence[str]) -> app.ForceField:
@@ -220,7 +151,7 @@ def build_system(
             _require_known(unmatched, field, forcefield, where)
             modeller.addHydrogens(field, pH=ph, platform=cpu)
         hydrogens = modeller.topology.getNumAtoms() - n_read
-        if water is not None and explicit and _density(modeller.topology) < SOLVATED:
+        if water is not None and explicit and _filled(modeller.topology) < SOLVATED:
             before = modeller.topology.getNumResidues()
             model = WATER_MODELS.get(len(water.atoms), "tip3p")
             modeller.addSolvent(field, model=model, padding=padding * unit.nanometer)
@@ -244,21 +175,34 @@ def build_system(
     return Simulated(modeller.topology, positions, system, solvent, hydrogens, waters)
 
 
-def _density(topology: app.Topology) -> float:
-    """Of the atoms in their box, g/cm3; 0 without a box."""
+def density(system: openmm.System) -> float | None:
+    """Mass over the volume of the box, g/cm3; None without a box."""
+    if not system.usesPeriodicBoundaryConditions():
+        return None
+    masses = (system.getParticleMass(i)._value for i in range(system.getNumParticles()))
+    return _grams(sum(masses), system.getDefaultPeriodicBoxVectors())
+
+
+def _filled(topology: app.Topology) -> float:
+    """Density of the atoms in their box, g/cm3; 0 without a box."""
     edges = topology.getPeriodicBoxVectors()
-    if edges is None:
-        return 0.0
-    volume = abs(np.linalg.det(np.array(edges.value_in_unit(unit.nanometer))))
     masses = (a.element.mass.value_in_unit(unit.dalton) for a in topology.atoms() if a.element)
-    return float(sum(masses) * DALTON_PER_NM3 / volume)
+    return 0.0 if edges is None else _grams(sum(masses), edges)
+
+
+def _grams(mass: float, edges: Any) -> float:
+    """A mass in dalton over the volume of a box, g/cm3."""
+    volume = abs(np.linalg.det(np.array(unit.Quantity(edges).value_in_unit(unit.nanometer))))
+    return float(mass * DALTON_PER_NM3 / volume)
 
 
 def _require_known(
     unmatched: Sequence[Any], field: app.ForceField, names: Sequence[str], where: str
 ) -> None:
     """Refuse residues that nobody knows; the others may only lack hydrogens."""
-    known = {*field._templates, *app.Topology._standardBonds}
+    # the file, because OpenMM's own tables are empty until something has filled them
+    hydrogens = ElementTree.parse(Path(app.__file__).parent / "data" / "hydrogens.xml")
+    known = {*field._templates, *(r.attrib["name"] for r in hydrogens.iter("Residue"))}
     strange = [r for r in unmatched if r.name not in known]
     if strange:
         told = ", ".join(dict.fromkeys(f"{r.name} {r.id} (chain {r.chain.id})" for r in strange))
@@ -307,60 +251,3 @@ def _naming(where: str) -> Iterator[None]:
             where=f"{where}{place}",
             remedy="complete or rename the residue, remove it, or add a force-field file with it",
         ) from error
-
-
-def topology_pdb(molecule: Molecule) -> str:
-    """The topology as PDB text; positions as they are now."""
-    from io import StringIO
-
-    stream = StringIO()
-    app.PDBFile.writeFile(
-        molecule.topology, molecule.positions * unit.nanometer, stream, keepIds=True
-    )
-    return _undated(stream.getvalue())
-
-
-def _undated(text: str) -> str:
-    """Without the first remark, which tells the date."""
-    return "".join(line for line in text.splitlines(True) if not line.startswith("REMARK   1 CREA"))
-
-
-class _Watch(openmm.MinimizationReporter):  # type: ignore[misc]
-    """Ends a minimisation when it is asked to stop."""
-
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        super().__init__()
-        self._stop = stop
-
-    def report(self, iteration: int, x: Any, gradient: Any, args: Any) -> bool:
-        """Whether to stop here."""
-        return self._stop()
-
-
-def minimise(
-    simulated: Simulated,
-    context: openmm.Context,
-    stop: Callable[[], bool] = lambda: False,
-    tolerance: float = 10.0,
-) -> tuple[np.ndarray, float, float]:
-    """Relax the structure.
-
-    Args:
-        simulated: what to relax.
-        context: of its system.
-        stop: asked after every iteration whether to stop early.
-        tolerance: root mean square force to reach, kJ/mol/nm.
-
-    Returns:
-        Positions (N, 3) in nm, and the energies before and after in kJ/mol.
-    """
-    context.setPositions(simulated.positions)
-    context.computeVirtualSites()
-    before = _energy(context)
-    openmm.LocalEnergyMinimizer.minimize(context, tolerance, 0, _Watch(stop))
-    state = context.getState(positions=True)
-    return state.getPositions(asNumpy=True)._value.copy(), before, _energy(context)
-
-
-def _energy(context: Any) -> float:
-    return float(context.getState(energy=True).getPotentialEnergy()._value)

@@ -12,7 +12,7 @@ import openmm
 
 from mlff_cli.core.artifacts import provenance
 from mlff_cli.core.command_line import command_line
-from mlff_cli.core.errors import InterruptedRunError, NumericalError, UsageError
+from mlff_cli.core.errors import DataError, InterruptedRunError, NumericalError, UsageError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.residues import D_AMINO_ACIDS
 from mlff_cli.core.runtime import StopRequest
@@ -20,16 +20,16 @@ from mlff_cli.core.units import KCAL_MOL, KJ_MOL
 from mlff_cli.data.trajectories.h5md_writer import create_h5md
 from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.data.trajectories.peptide import Peptide, build_peptide
-from mlff_cli.physics.openmm_system import (
+from mlff_cli.physics.handedness import require_one_hand
+from mlff_cli.physics.minimisation import minimise
+from mlff_cli.physics.openmm_structures import (
     Molecule,
-    Simulated,
-    build_system,
     chain_molecule,
-    minimise,
     read_structure,
     rename_residues,
     topology_pdb,
 )
+from mlff_cli.physics.openmm_system import Simulated, build_system
 from mlff_cli.physics.replica_ensemble import Ensemble
 from mlff_cli.sampling.plan import Options, Plan
 
@@ -64,17 +64,28 @@ def build(plan: Plan) -> Simulated:
     else:
         assert plan.system is not None
         molecule = read_structure(plan.system)
-    made = build_system(
-        molecule,
-        options.forcefield,
-        constraints=options.constraints,
-        ph=options.ph,
-        padding=options.padding,
-        seed=options.seed,
-        where=str(plan.system or f"--peptide {options.peptide}"),
-    )
+    where = str(plan.system or f"--peptide {options.peptide}")
+    try:
+        made = build_system(
+            molecule,
+            options.forcefield,
+            constraints=options.constraints,
+            ph=options.ph,
+            padding=options.padding,
+            seed=options.seed,
+            where=where,
+        )
+    except DataError as error:
+        if peptide is None or len(peptide.residues) > 1:
+            raise
+        raise UsageError(  # the Amber force fields have no template that ends on both sides
+            error.message,
+            where=error.where,
+            remedy=f"cap it: --peptide ACE-{peptide.residues[0]}-NME",
+        ) from error
     if peptide is not None:
         rename_residues(made.topology, peptide.residues)
+    require_one_hand(made, options.forcefield, where)
     return made
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +14,18 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from mlff_cli.core.errors import DataError, StorageError, UsageError
-from mlff_cli.data.trajectories.peptide import build_peptide
-from mlff_cli.physics.molecular_dynamics import choose_engine
+from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.physics.openmm_structures import read_structure
 from mlff_cli.physics.openmm_system import (
-    Molecule,
     Simulated,
     build_system,
-    chain_molecule,
     force_field_names,
     load_force_field,
-    minimise,
-    read_structure,
-    rename_residues,
-    topology_pdb,
 )
+from tests.physics.chains import peptide
 
 IMPLICIT = ("amber14-all.xml", "implicit/obc2.xml")
 EXPLICIT = ("amber14-all.xml", "amber14/tip3pfb.xml")
-
-
-def peptide(sequence: str = "ACE-GLY-NME") -> Molecule:
-    made = build_peptide(sequence)
-    return chain_molecule(
-        made.residues, made.names, made.numbers, made.residue, made.bonds, made.positions
-    )
 
 
 def forces(system: openmm.System) -> set[str]:
@@ -97,46 +88,6 @@ def test_the_same_seed_places_hydrogens_and_ions_alike(lysine: Simulated) -> Non
     )
 
 
-def test_minimisation_lowers_the_energy_and_can_be_stopped() -> None:
-    made = build_system(peptide("GYD"), IMPLICIT)
-    engine = choose_engine("CPU")
-    _, before, after = minimise(made, engine.context(made.system))
-    _, start, stopped = minimise(made, engine.context(made.system), lambda: True)
-    assert before == start
-    assert after < stopped <= before
-    assert after < -100
-
-
-def test_pdb_text_has_no_date_and_keeps_names() -> None:
-    made = build_system(peptide("ACE-ALA-NME"), IMPLICIT)
-    rename_residues(made.topology, ["ACE", "DAL", "NME"])
-    text = topology_pdb(made)
-    assert "REMARK" not in text
-    assert {line[17:20] for line in text.splitlines() if line[:6] in ("ATOM  ", "HETATM")} == {
-        "ACE",
-        "DAL",
-        "NME",
-    }
-
-
-def test_files_are_read_or_refused(tmp_path: Path) -> None:
-    made = build_system(peptide(), IMPLICIT)
-    (tmp_path / "a.pdb").write_text(topology_pdb(made))
-    found = read_structure(tmp_path / "a.pdb")
-    np.testing.assert_allclose(found.positions, made.positions, atol=6e-5)
-    with (tmp_path / "a.cif").open("w") as stream:
-        app.PDBxFile.writeFile(made.topology, made.positions * unit.nanometer, stream)
-    np.testing.assert_allclose(
-        read_structure(tmp_path / "a.cif").positions, made.positions, atol=6e-5
-    )
-    with pytest.raises(StorageError, match="does not exist"):
-        read_structure(tmp_path / "none.pdb")
-    first = f"{10 * made.positions[0, 0]:8.3f}"
-    (tmp_path / "b.pdb").write_text(topology_pdb(made).replace(first, "   x.xxx"))
-    with pytest.raises(DataError, match="cannot read it"):
-        read_structure(tmp_path / "b.pdb")
-
-
 def test_force_fields_are_found_or_named(tmp_path: Path) -> None:
     assert {"amber14-all.xml", "implicit/obc2.xml", "charmm36.xml"} <= set(force_field_names())
     with pytest.raises(UsageError, match=r"no file 'implicit/obc.xml'.*\n.*implicit/obc2.xml"):
@@ -144,3 +95,73 @@ def test_force_fields_are_found_or_named(tmp_path: Path) -> None:
     (tmp_path / "own.xml").write_text("<ForceField><AtomTypes></ForceField>")
     with pytest.raises(DataError, match="force field cannot be read"):
         load_force_field((str(tmp_path / "own.xml"),))
+
+
+FRESH = """
+from openmm import app
+from mlff_cli.core.residues import D_AMINO_ACIDS, STANDARD
+from mlff_cli.physics.openmm_system import build_system
+from tests.physics.chains import peptide
+
+assert not app.Topology._standardBonds  # nothing has read a file yet
+for sequence in (
+    "ACE-HIS-NME",
+    "GHG",
+    "ACE-DHI-NME",
+    "-".join(["ACE", *STANDARD, "NME"]),
+    "-".join(["ACE", *D_AMINO_ACIDS, "NH2"]),
+    "-".join([*STANDARD]),
+    "GLY-NH2",
+):
+    made = build_system(peptide(sequence), ("amber14-all.xml",))
+    assert made.hydrogens_added > made.topology.getNumResidues()
+    print(sequence, made.system.getNumParticles())
+assert not app.Topology._standardBonds
+"""
+
+
+def test_every_residue_and_cap_is_built_in_a_fresh_process() -> None:
+    """OpenMM fills tables when it reads its first file: what is known must not depend on it."""
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:3] == ["ACE-HIS-NME 29", "GHG 34", "ACE-DHI-NME 29"]
+
+
+def test_a_residue_that_nobody_knows_is_named() -> None:
+    molecule = peptide("ACE-ALA-NME")
+    list(molecule.topology.residues())[1].name = "XYZ"
+    with pytest.raises(DataError, match=r"no template for the residues XYZ 2 \(chain A\)"):
+        build_system(molecule, IMPLICIT)
+
+
+@pytest.mark.parametrize("variant", ["HID", "HIE", "HIP"])
+def test_histidine_keeps_the_protons_of_its_file(tmp_path: Path, variant: str) -> None:
+    """Whatever the residue is called; where the file has none, the pH decides."""
+    bare = peptide("ACE-HIS-NME")
+    modeller = app.Modeller(bare.topology, bare.positions * unit.nanometer)
+    protein = ("amber14/protein.ff14SB.xml",)
+    field = load_force_field(protein)
+    modeller.addHydrogens(field, variants=[None, variant, None])
+    polar = {"HD1", "HE2"}
+    protons = {"HID": {"HD1"}, "HIE": {"HE2"}, "HIP": {"HD1", "HE2"}}
+
+    def built(keep: Callable[[app.Atom], bool], name: str, ph: float = 7.0) -> set[str]:
+        part = app.Modeller(modeller.topology, modeller.positions)
+        part.delete([a for a in part.topology.atoms() if not keep(a)])
+        list(part.topology.residues())[1].name = name
+        with (tmp_path / "a.pdb").open("w") as stream:
+            app.PDBFile.writeFile(part.topology, part.positions, stream)
+        made = build_system(read_structure(tmp_path / "a.pdb"), protein, ph=ph)
+        return {a.name for a in list(made.topology.residues())[1].atoms()} & polar
+
+    for name in ("HIS", variant, variant.replace("HI", "HS")):
+        assert built(lambda a: True, name) == protons[variant]
+    assert built(lambda a: a.element.symbol != "H" or a.name in polar, "HIS") == protons[variant]
+    assert built(lambda a: a.element.symbol != "H", variant, ph=4.0) == polar
+    assert len(built(lambda a: a.element.symbol != "H", variant, ph=8.0)) == 1

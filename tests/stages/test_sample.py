@@ -21,7 +21,8 @@ from mlff_cli.core.reporting import NullProgress, NullReporter
 from mlff_cli.core.runtime import STOP_SIGNALS
 from mlff_cli.data.trajectories.h5md import H5MDTrajectory
 from mlff_cli.data.trajectories.peptide import build_peptide
-from mlff_cli.physics.openmm_system import build_system, chain_molecule
+from mlff_cli.physics.openmm_structures import chain_molecule, topology_pdb
+from mlff_cli.physics.openmm_system import build_system
 from mlff_cli.stages.sample import Options, run
 from tests.tiny_disk import run_on_tiny_disk
 
@@ -193,6 +194,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, whole: Path) -> None
     assert (tmp_path / "b.h5").read_bytes() != whole.read_bytes()
 
 
+@pytest.mark.usefixtures("hang_up")
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda s: s.name)
 def test_a_stopped_run_continues_exactly(
     tmp_path: Path, whole: Path, number: signal.Signals
@@ -305,21 +307,26 @@ def test_a_box_of_water_continues_exactly(tmp_path: Path) -> None:
         assert lengths.max() < 2.0
 
 
-def pdb(path: Path, *, hydrogens: bool = False, rename: tuple[str, str] | None = None) -> Path:
-    """A tripeptide as a file."""
-    peptide = build_peptide("YGG")
+def pdb(
+    path: Path,
+    *,
+    sequence: str = "YGG",
+    hydrogens: bool = False,
+    mirror: bool = False,
+    rename: tuple[str, str] | None = None,
+) -> Path:
+    """A peptide as a file."""
+    peptide = build_peptide(sequence)
     molecule = chain_molecule(
         peptide.residues,
         peptide.names,
         peptide.numbers,
         peptide.residue,
         peptide.bonds,
-        peptide.positions,
+        peptide.positions * (-1 if mirror else 1),
     )
     if hydrogens:
         molecule = build_system(molecule, ("amber14-all.xml",))
-    from mlff_cli.physics.openmm_system import topology_pdb
-
     text = topology_pdb(molecule)
     path.write_text(text.replace(*rename) if rename else text)
     return path
@@ -394,6 +401,9 @@ def test_hands_survive_and_nothing_clashes(tmp_path: Path, sequence: str) -> Non
         ({"friction": 0.0}, "--friction"),
         ({"ph": 20.0}, "--ph"),
         ({"threads": 0}, "--threads"),
+        ({"peptide": "ALA"}, "three one-letter codes as well"),
+        ({"peptide": "G"}, r"No template(.|\n)*cap it: --peptide ACE-GLY-NME"),
+        ({"peptide": "ACE-DAL-NME", "forcefield": ("amber19-all.xml",)}, "D residues DAL 2"),
         (
             {"padding": 0.3, "forcefield": ("amber14-all.xml", "amber14/tip3pfb.xml")},
             "box must be 2 nm wide",
@@ -483,3 +493,13 @@ def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
         pytest.raises(UsageError, match="another mlff sample"),
     ):
         run(None, tmp_path / "a.h5", SHORT)
+
+
+def test_d_residues_of_a_file_need_a_force_field_for_both_hands(tmp_path: Path) -> None:
+    """The file calls them by their L names: the coordinates tell."""
+    path = pdb(tmp_path / "a.pdb", sequence="ACE-ALA-NME", mirror=True)
+    plan = dataclasses.replace(SHORT, peptide=None, dry_run=True)
+    with pytest.raises(UsageError, match=r"D residues ALA 2 \(chain A\)") as error:
+        run(path, tmp_path / "a.h5", dataclasses.replace(plan, forcefield=("amber19-all.xml",)))
+    assert str(path) in str(error.value)
+    assert run(path, tmp_path / "a.h5", plan).data["atoms"] == 22

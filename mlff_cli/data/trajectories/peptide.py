@@ -30,6 +30,7 @@ _HELM = {
     **{d: f"[d{_LETTER_OF[name]}]" for d, name in D_AMINO_ACIDS.items()},
 }
 N_CAPS, C_CAPS = ("ACE",), ("NME", "NH2")
+ISOLEUCINE, GAMMA = ("ILE", "DIL"), ("CG1", "CG2")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def parse_sequence(text: str) -> tuple[str, ...]:
     """Three-letter codes of a sequence, caps included.
 
     Raises:
-        UsageError: a code is unknown, a cap is not at its end, or there is no residue.
+        UsageError: a code is unknown, a cap is not at its end, there is no residue, or a word can
+            be read in two ways: ALA as one residue or as three.
 
     >>> parse_sequence("ACE-ALA-NME")
     ('ACE', 'ALA', 'NME')
@@ -65,10 +67,17 @@ def parse_sequence(text: str) -> tuple[str, ...]:
     ('GLY', 'TYR', 'ASP')
     """
     known = {*_HELM, *N_CAPS, *C_CAPS}
+    if text in known and all(letter in LETTERS for letter in text):
+        raise UsageError(
+            f"--peptide: {text!r} is a three-letter code, and three one-letter codes as well",
+            where=text,
+            remedy=f"write ACE-{text if text in _HELM else 'ALA'}-NME for one residue between caps,"
+            f" or {text[0]}-{text[1:]} for {'-'.join(LETTERS[letter] for letter in text)}",
+        )
     parts = text.split("-")
     codes: list[str] = []
     for part in parts:
-        if len(parts) > 1 and part in known:
+        if part in known:
             codes.append(part)
         elif part and all(letter in LETTERS for letter in part):
             codes += [LETTERS[letter] for letter in part]
@@ -147,6 +156,9 @@ def _molecule(codes: tuple[str, ...], chem: Any) -> Any:
     numbers = sorted({info.GetResidueNumber() for info in infos})
     for atom, info in zip(molecule.GetAtoms(), infos, strict=True):
         info.SetResidueNumber(numbers.index(info.GetResidueNumber()))
+        if codes[info.GetResidueNumber()] in ISOLEUCINE and info.GetName().strip() in GAMMA:
+            # CG1 carries CD1 (IUPAC-IUB 1983, and every template); RDKit has it the other way
+            info.SetName(f" {GAMMA[0] if atom.GetDegree() == 2 else GAMMA[1]}")
         atom.SetMonomerInfo(info)
     if codes[-1] == "NME":
         nitrogen = next(

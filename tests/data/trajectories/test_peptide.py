@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
+from openmm import app
 from scipy.spatial.distance import pdist, squareform
 
 from mlff_cli.core.errors import UsageError
@@ -27,6 +31,21 @@ def place(peptide: Peptide, residue: int, name: str) -> np.ndarray:
     return found[0]
 
 
+def require_names_of_the_pdb(peptide: Peptide) -> None:
+    """Bonds between names are those of OpenMM's table, which is that of the PDB's components."""
+    table = ElementTree.parse(Path(app.__file__).parent / "data" / "residues.xml")
+    bonds = {
+        residue.attrib["name"]: {(b.attrib["from"], b.attrib["to"]) for b in residue}
+        for residue in table.iter("Residue")
+    }
+    for index, code in enumerate(peptide.residues):
+        inside = [b for b in peptide.bonds.tolist() if (peptide.residue[b] == index).all()]
+        found = {frozenset(peptide.names[i] for i in bond) for bond in inside}
+        names = {n for n, r in zip(peptide.names, peptide.residue, strict=True) if r == index}
+        wanted = bonds[D_AMINO_ACIDS.get(code, code)]
+        assert found == {frozenset(bond) for bond in wanted if set(bond) <= names}, code
+
+
 def hand(peptide: Peptide, residue: int) -> float:
     """Triple product (N - CA) x (C - CA) . (CB - CA): positive for L ("CORN" read clockwise)."""
     ca = place(peptide, residue, "CA")
@@ -42,24 +61,38 @@ def test_all_twenty_residues_between_caps() -> None:
         if name in LETTERS.values() and name != "GLY":
             assert hand(peptide, index) > 1.0, name
     assert (np.diff(peptide.residue) >= 0).all()
+    require_names_of_the_pdb(peptide)
 
 
-def test_side_chains_of_threonine_and_isoleucine_have_the_right_hand() -> None:
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        ("T", {"CA": "S", "CB": "R"}),
+        ("I", {"CA": "S", "CB": "S"}),
+        ("GLY-DTH", {"CA": "R", "CB": "S"}),
+        ("GLY-DIL", {"CA": "R", "CB": "R"}),
+    ],
+)
+def test_side_chains_of_threonine_and_isoleucine_have_the_right_hand(
+    code: str, wanted: dict[str, str]
+) -> None:
     """CB of L-Thr is R and of L-Ile is S; both are (2S) at CA (IUPAC-IUB 1983)."""
     from rdkit import Chem
 
-    for code, wanted in (("T", {"CA": "S", "CB": "R"}), ("I", {"CA": "S", "CB": "S"})):
-        peptide = build_peptide(code)
-        mol = Chem.RWMol(Chem.MolFromSequence(code))
-        names = [a.GetPDBResidueInfo().GetName().strip() for a in mol.GetAtoms()]
-        conformer = Chem.Conformer(len(names))
-        for i, name in enumerate(names):
-            conformer.SetAtomPosition(i, place(peptide, 0, name).tolist())
-        mol.RemoveAllConformers()
-        mol.AddConformer(conformer)
-        Chem.AssignStereochemistryFrom3D(mol)
-        centres = Chem.FindMolChiralCenters(mol, useLegacyImplementation=False)
-        assert {names[i]: label for i, label in centres} == wanted
+    peptide = build_peptide(code)
+    mol = Chem.RWMol()
+    conformer = Chem.Conformer(len(peptide.names))
+    for i, number in enumerate(peptide.numbers.tolist()):
+        mol.AddAtom(Chem.Atom(number))
+        conformer.SetAtomPosition(i, peptide.positions[i].tolist())
+    for i, j in peptide.bonds.tolist():
+        ends = {peptide.names[i], peptide.names[j]}
+        mol.AddBond(i, j, Chem.BondType.DOUBLE if ends == {"C", "O"} else Chem.BondType.SINGLE)
+    Chem.SanitizeMol(mol)
+    mol.AddConformer(conformer)
+    Chem.AssignStereochemistryFrom3D(mol)
+    centres = Chem.FindMolChiralCenters(mol, useLegacyImplementation=False)
+    assert {peptide.names[i]: label for i, label in centres} == wanted
 
 
 def test_d_residues_are_mirrored() -> None:
@@ -67,6 +100,7 @@ def test_d_residues_are_mirrored() -> None:
     for index, name in enumerate(peptide.residues):
         if name in D_AMINO_ACIDS:
             assert hand(peptide, index) < -1.0, name
+    require_names_of_the_pdb(peptide)
 
 
 @pytest.mark.parametrize("sequence", ["GYDPETGTWG", "ACE-ALA-NME", "ACE-AAAAAAAAAAAA-NH2", "G"])
@@ -110,6 +144,11 @@ def test_the_same_seed_gives_the_same_atoms() -> None:
         ("NME-ALA", "NME elsewhere"),
         ("ACE-NME", "no residue"),
         ("ACE--NME", "an empty part"),
+        ("GyDPE", r"\('y' is none\)"),
+        ("ACE", r"three one-letter codes as well.*\n.*ACE-ALA-NME .*A-CE for ALA-CYS-GLU"),
+        ("HIS", r"three one-letter codes as well.*\n.*ACE-HIS-NME .*H-IS for HIS-ILE-SER"),
+        ("DAL", r"three one-letter codes as well.*\n.*ACE-DAL-NME"),
+        ("NH2", "no residue"),
     ],
 )
 def test_what_is_no_sequence_is_refused(text: str, told: str) -> None:
