@@ -233,8 +233,10 @@ def test_a_task_that_outlives_the_grace_is_left_behind(
 
 
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
 from mlff_cli.core.cluster import crew
 from tests import crew_functions as functions
 with crew(functions.sleeps, (Path(sys.argv[1]),), scheduler=sys.argv[2]) as workers:

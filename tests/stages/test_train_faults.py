@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +117,6 @@ class SignalAt(NullReporter):
                     os.kill(os.getpid(), reporter.number)
 
         return Bar()
-
-
-@pytest.fixture
-def hang_up() -> Iterator[None]:
-    """Hang-ups as a terminal has them: under nohup the suite inherits that they are ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.usefixtures("hang_up")
