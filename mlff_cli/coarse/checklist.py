@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlff_cli.coarse.set_survey import MoleculeFindings, SetFindings, survey_set
+from mlff_cli.coarse.set_survey import LIMITS, MoleculeFindings, SetFindings, survey_set
 from mlff_cli.core.checks import Check
 from mlff_cli.core.errors import CheckFailedError
 from mlff_cli.data.beads.cg_npz import CGSet
@@ -40,7 +40,7 @@ def check_set(data: CGSet, advance: Callable[[int], None]) -> list[Check]:
     checks = [_contents(data), _species(data, found), _finite(data, found)]
     checks += _forces(data, found)
     for one in found.molecules:
-        checks += [*_bonds(one), *_overlaps(one, data)]
+        checks += [*_bonds(one), *_overlaps(one)]
     return [*checks, _repeated(found), _temperatures(data), *_maps(data)]
 
 
@@ -94,21 +94,18 @@ def _forces(data: CGSet, found: SetFindings) -> list[Check]:
     largest, net = np.concatenate(f.largest), np.concatenate(f.net)
     worst = int(largest.argmax())
     told = (
-        f"mean |F| {f.mean:.3g}, largest {largest[worst]:.4g} (frame {rows[worst]}, bead "
-        f"{beads[worst]}), RMS per component {f.rms_component:.3g} kcal/mol/A"
+        f"mean |F| {f.mean:.3g} ({_span(MEAN)}), largest {largest[worst]:.4g} ({_span(LARGEST)}; "
+        f"frame {rows[worst]}, bead {beads[worst]}), RMS per component {f.rms_component:.3g} "
+        f"({_span(RMS)}) kcal/mol/A; in brackets what is usual of one bead per residue"
     )
-    typical = (
-        f"typical of one bead per residue: {MEAN[0]:g} to {MEAN[1]:g}, {LARGEST[0]:g} to "
-        f"{LARGEST[1]:g}, {RMS[0]:g} to {RMS[1]:g}"
-    )
-    checks = [Check("forces", f"{told}; {typical}")]
+    checks = [Check("forces", told)]
     if f.rms_component == 0.0:
         checks = [_failed("forces", "every force is zero", "project forces: `mlff project-forces`")]
     elif not RMS[0] / ROOM <= f.rms_component <= RMS[1] * ROOM:
         checks = [
             Check(
                 "forces",
-                f"{told}; {typical}",
+                told,
                 "warning",
                 "make sure of the unit: kJ/mol/nm are 41.84 times, eV/A 0.0434 times these numbers",
             )
@@ -137,33 +134,42 @@ def _forces(data: CGSet, found: SetFindings) -> list[Check]:
     return checks
 
 
+def _span(typical: tuple[float, float]) -> str:
+    return f"{typical[0]:g} to {typical[1]:g}"
+
+
 def _bonds(one: MoleculeFindings) -> list[Check]:
-    if one.bonds is None or one.bonds.worst is None:
+    bonds = one.bonds
+    if bonds is None or bonds.worst is None:
         return []
-    worst, usual = one.bonds.worst, one.bonds.usual
-    i, j = worst.beads
+    name, usual = f"{one.name}: bonds", bonds.usual
+    far = bonds.broken or bonds.worst
+    i, j = far.beads
     told = (
-        f"{len(usual)} bonds of {usual.min():.2f} to {usual.max():.2f} A, farthest from the usual: "
-        f"{worst.value:.2f} times, beads {i} and {j}, frame {worst.row}"
+        f"{len(usual)} bonds, medians {usual.min():.2f} to {usual.max():.2f} A; farthest from its "
+        f"median: beads {i} and {j} in frame {far.row}, {far.length:.2f} instead of "
+        f"{far.usual:.2f} A"
     )
     if one.guessed:
         told += " (consecutive beads: the file names no bonds)"
-    if not worst.count:
-        return [Check(f"{one.name}: bonds", told)]
-    remedy = "make the molecules whole (`mlff cg-map` does), or leave these frames out"
-    if one.guessed:
-        return [Check(f"{one.name}: bonds", told, "warning", "a chain may end between them")]
-    return [
-        _failed(f"{one.name}: bonds", f"{worst.count} frames with broken bonds; {told}", remedy)
-    ]
+    if bonds.n_broken and not one.guessed:
+        remedy = "make the molecules whole (`mlff cg-map` does), or leave these frames out"
+        return [_failed(name, f"{bonds.n_broken} frames with broken bonds; {told}", remedy)]
+    if bonds.n_broken:
+        return [Check(name, told, "warning", "a chain may end between them")]
+    if bonds.n_odd:
+        odd = f"{bonds.n_odd} frames with bonds {LIMITS.soft:g} times off their median"
+        remedy = f"look at frame {far.row}: beads of many atoms may swing so far, a chain may not"
+        return [Check(name, f"{odd}; {told}", "warning", remedy)]
+    return [Check(name, told)]
 
 
-def _overlaps(one: MoleculeFindings, data: CGSet) -> list[Check]:
+def _overlaps(one: MoleculeFindings) -> list[Check]:
     if one.overlaps is None or one.overlaps.worst is None:
         return []
     worst, limit = one.overlaps.worst, one.overlaps.limit
     i, j = worst.beads
-    sample = "" if one.looked == data.n_frames else f" of {one.looked} frames looked at"
+    sample = "" if one.looked == one.n_frames else f" in {one.looked} of {one.n_frames} frames"
     told = (
         f"closest beads without a bond{sample}: {worst.value:.2f} A, {i} and {j}, frame {worst.row}"
     )

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlff_cli.core.errors import DataError
+from mlff_cli.data.beads.cg_beads import BeadMolecule, plain_chain
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.trajectories.frame_survey import (
+    BondLimits,
     Bonds,
     ForceStatistics,
     Overlaps,
@@ -20,8 +22,11 @@ from mlff_cli.data.trajectories.frame_survey import (
     unbonded_pairs,
 )
 
-STRETCH = 1.5  # times the usual length, or the usual over it: a bond that is broken or collapsed
 OVERLAP = 1.0  # angstrom between the centres of two beads; no two atoms come so close
+# CA - CA changes from 3.8 to 2.9 A with its peptide bond, and nothing else moves it so far. Centres
+# of mass of neighbours swing to 0.7 of their median within nanoseconds, and farther in longer runs.
+LIMITS = BondLimits(stiff=1.5, soft=2.0, jump=3.0, contact=OVERLAP)
+STIFF = 3  # bonds between two atoms that hold them at a distance (CA - C - N - CA)
 SAMPLE = 500  # frames whose median is a bond's usual length
 
 
@@ -31,6 +36,7 @@ class MoleculeFindings:
 
     Attributes:
         name: its name in the set.
+        n_frames: of the set.
         bonds: None where it has none.
         overlaps: None where every pair is bonded.
         looked: frames whose pairs were measured.
@@ -38,6 +44,7 @@ class MoleculeFindings:
     """
 
     name: str
+    n_frames: int
     bonds: Bonds | None
     overlaps: Overlaps | None
     looked: int
@@ -124,20 +131,41 @@ def _molecule(data: CGSet, k: int, rows: np.ndarray) -> MoleculeFindings:
     columns = data.layouts[k].columns
     n = len(columns)
     known = len(data.molecules) > 0
-    chain = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
-    bonds = data.molecules[k].bonds if known else chain
-    name = data.molecules[k].name if known else f"molecule {k}"
+    one = data.molecules[k] if known else plain_chain(f"molecule {k}", data.layouts[k].species)
+    bonds = one.bonds
     few = rows[np.unique(np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).astype(int))]
     R = data.frames(few, forces=False).R[:, columns]
     R = R[np.isfinite(R).all((1, 2))]
     bonded = None
     if len(bonds) and len(R):
         usual = np.median(bond_lengths(R, bonds), axis=0)
-        bonded = Bonds(bonds, np.maximum(usual, 1e-6), STRETCH)
+        bonded = Bonds(bonds, np.maximum(usual, 1e-6), stiff_bonds(one), LIMITS)
     pairs = unbonded_pairs(n, bonds)
-    return MoleculeFindings(
-        name, bonded, Overlaps(pairs, OVERLAP) if len(pairs) else None, 0, not known
-    )
+    overlaps = Overlaps(pairs, OVERLAP) if len(pairs) else None
+    return MoleculeFindings(one.name, len(rows), bonded, overlaps, 0, not known)
+
+
+def stiff_bonds(molecule: BeadMolecule) -> np.ndarray:
+    """(b,) bool, which bonds of beads join single atoms that are `STIFF` bonds apart at most.
+
+    Of a molecule without a mapping every bead is taken for an atom, as of one bead per residue.
+    """
+    M = molecule.mapping
+    if M is None:
+        return np.ones(len(molecule.bonds), bool)
+    atoms = np.where((M != 0).sum(1) == 1, (M != 0).argmax(1), -1)[molecule.bonds]  # [b, 2]
+    bonded: list[set[int]] = [{i} for i in range(molecule.n_atoms)]
+    for i, j in molecule.atom_bonds.tolist():
+        bonded[i].add(j)
+        bonded[j].add(i)
+    found = (atoms >= 0).all(axis=1)
+    for k in np.flatnonzero(found):
+        first, last = atoms[k].tolist()
+        near = {first}
+        for _ in range(STIFF):
+            near = set().union(*(bonded[i] for i in near))
+        found[k] = last in near
+    return np.asarray(found)
 
 
 def _add(

@@ -31,7 +31,7 @@ class Options:
     """What `mlff check` can be told.
 
     Attributes:
-        top: topology of trajectories; only the number of atoms is compared.
+        top: topology of trajectories; `data.trajectories.agreement` says what is compared.
     """
 
     top: Path | None = None

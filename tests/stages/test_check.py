@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlff_cli.coarse.set_survey import stiff_bonds
 from mlff_cli.core.errors import CheckFailedError, StorageError, UsageError
+from mlff_cli.data.beads.cg_beads import plain_chain
 from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock
 from mlff_cli.data.beads.cg_writer import write_cg
 from mlff_cli.data.grouped_writer import write_grouped
-from mlff_cli.stages.check import run
+from mlff_cli.stages.check import Options, run
 from tests.data.cg_sets import SOURCES, chain, seed_set
+from tests.data.trajectory_cases import frames as aa_frames
+from tests.data.trajectory_cases import rows_of_the_molecule, write_npz, write_pdb
 
 N, T = 8, 50
 TABLE = ["ALA", "GLY", "LYS"]
@@ -99,6 +104,80 @@ def test_what_was_spoilt_is_named(
     assert verdicts(path)[name] == verdict
     assert told in finding(path, name)
     assert (run([path]).failure is not None) == (verdict == "failed")
+
+
+def test_centres_of_mass_may_swing(tmp_path: Path) -> None:
+    """`chain` makes beads of two atoms: what breaks a chain of atoms is nothing to them."""
+    swung, soft = frames(), chain(N)
+    swung.R[7, 4:, 0] += 2.6  # 3.8 becomes 6.2 A
+    assert soft.mapping is not None
+    stiff = replace(
+        soft,
+        mapping=np.eye(N),
+        elements=soft.elements[:N],
+        atom_bonds=soft.atom_bonds[: N - 1],
+        atom_index=soft.atom_index[:N],
+    )
+    cg(tmp_path / "com.npz", swung, soft)
+    cg(tmp_path / "ca.npz", swung, stiff)
+    assert verdicts(tmp_path / "com.npz")["chain: bonds"] == "ok"
+    assert verdicts(tmp_path / "ca.npz")["chain: bonds"] == "failed"
+    assert "beads 3 and 4 in frame 7, 6." in finding(tmp_path / "ca.npz", "chain: bonds")
+    swung.R[9, 5:] += swung.R[9, 4] + [1.5, 0, 0] - swung.R[9, 5]
+    cg(tmp_path / "odd.npz", swung, soft)
+    assert verdicts(tmp_path / "odd.npz")["chain: bonds"] == "warning"
+    assert run([tmp_path / "odd.npz"]).failure is None
+
+
+def test_bonds_are_stiff_between_atoms_near_each_other() -> None:
+    """C - C is three bonds off in N(CA)C(N)CA, a disulfide five."""
+    n = 7  # atoms in a row; beads of one atom but the last two
+    mapping = np.zeros((4, n))
+    mapping[[0, 1, 2], [0, 3, 5]] = 1.0
+    mapping[3, [4, 6]] = 0.5
+    molecule = replace(
+        chain(4),
+        mapping=mapping,
+        bonds=np.array([[0, 1], [0, 2], [1, 2], [2, 3]], np.int32),
+        elements=np.full(n, 6, np.int32),
+        atom_bonds=np.stack([np.arange(n - 1), np.arange(1, n)], 1).astype(np.int32),
+        atom_index=np.arange(n, dtype=np.int32),
+    )
+    assert stiff_bonds(molecule).tolist() == [True, False, True, False]
+    assert stiff_bonds(plain_chain("seed", np.zeros(3, int))).all()
+
+
+def test_frames_of_each_molecule_are_counted_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = frames(), replace(frames(1, 5), molecule=1)
+    write_cg(tmp_path / "two.npz", [chain(N), chain(5, name="b")], TABLE, SOURCES, {}, [a, b])
+    for name in ("chain", "b"):
+        assert " in frames" not in finding(tmp_path / "two.npz", f"{name}: overlaps")
+        assert f"of {T} frames" not in finding(tmp_path / "two.npz", f"{name}: overlaps")
+    monkeypatch.setattr("mlff_cli.data.trajectories.frame_survey.PAIRS", 200)
+    assert f" of {T} frames" in finding(tmp_path / "two.npz", "b: overlaps")
+
+
+def test_typical_forces_stand_beside_their_values(tmp_path: Path) -> None:
+    told = finding(cg(tmp_path / "CG.npz", frames()), "forces")
+    pattern = r"mean \|F\| [\d.]+ \(15 to 30\), largest [\d.]+ \(50 to 100; .* RMS .* \(10 to 20\)"
+    assert re.match(pattern, told)
+
+
+def test_a_topology_that_fits_is_told(tmp_path: Path) -> None:
+    X, F = aa_frames(4)
+    top, path = write_pdb(tmp_path / "top.pdb"), write_npz(tmp_path / "aa.npz", X, F)
+    summary = run([path], Options(top=top))
+    (told,) = [c for c in summary.data["files"][str(path)] if c["check"] == "topology"]
+    assert told["verdict"] == "ok"
+    assert (
+        "3 residues; fits the frames: number of atoms, elements, lengths of bonds"
+        in told["finding"]
+    )
+    assert "topology" not in verdicts(path)
+    other = write_pdb(tmp_path / "other.pdb", rows_of_the_molecule()[:-1])
+    assert run([path], Options(top=other)).failure is not None
 
 
 def test_frames_that_are_not_finite_are_named(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def check(trajectory: Trajectory, top: Path | str | mdtraj.Topology | None) -> N
         DataError: see the module.
     """
     notes = trajectory.notes
+    trajectory.facts["checked"] = []
     if isinstance(top, Path | str):
         file = read_topology(top)
         notes += file.notes
@@ -62,7 +63,7 @@ def check(trajectory: Trajectory, top: Path | str | mdtraj.Topology | None) -> N
 
 
 def _same_atoms(trajectory: Trajectory, topology: mdtraj.Topology, name: str) -> None:
-    checked = trajectory.facts.setdefault("checked", [])
+    checked = trajectory.facts["checked"]
     n = topology.n_atoms
     if n != trajectory.n_atoms:
         protein = sum(1 for a in topology.atoms if a.residue.is_protein)
@@ -119,7 +120,7 @@ def _bonds(trajectory: Trajectory, x: np.ndarray, box: np.ndarray | None, name: 
             remedy="give the topology in the trajectory's order of atoms, and check the unit of "
             "the positions",
         )
-    trajectory.facts.setdefault("checked", []).append("lengths of bonds in the first frame")
+    trajectory.facts["checked"].append("lengths of bonds in the first frame")
 
 
 def _spacing(trajectory: Trajectory, x: np.ndarray, notes: list[str]) -> None:

@@ -34,6 +34,10 @@ def check_trajectory(data: Trajectory, advance: Callable[[int], None]) -> list[C
         )
     ]
     checks += [Check("recorded", facts)] if facts else []
+    fits = data.facts.get("checked")
+    if data.topology is not None and fits:
+        told = f"{data.topology.n_residues} residues; fits the frames: {', '.join(fits)}"
+        checks.append(Check("topology", told))
     checks += [Check("file", note, "warning") for note in data.notes]
     forces, digests = ForceStatistics(), list[bytes]()
     energies, temperatures = list[np.ndarray](), list[np.ndarray]()

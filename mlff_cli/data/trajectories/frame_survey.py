@@ -1,6 +1,6 @@
 """What frames of atoms or beads look like: forces, bonds, overlaps, repeated frames.
 
-    |F|_tb = |F_tb|,   net_t = |sum_b F_tb|,   stretch_tk = d_tk / median over a sample of d_k
+    |F|_tb = |F_tb|,   net_t = |sum_b F_tb|,   d_tk beside the median of d_k over a sample
 
 Frames pass by in blocks; what is kept are some numbers per frame. Which value is good is for those
 who ask (`mlff check`).
@@ -89,31 +89,95 @@ def bond_lengths(positions: np.ndarray, bonds: np.ndarray) -> np.ndarray:
     return d
 
 
+@dataclass(frozen=True)
+class BondLimits:
+    """How far a bond's length d may leave its usual one d0.
+
+    A stiff bond is broken where d / d0 or d0 / d is above `stiff`. A soft one is odd where either
+    is above `soft`, and broken where it is `jump` longer besides, or shorter than `contact`.
+
+    Attributes:
+        stiff: factor.
+        soft: factor.
+        jump: angstrom.
+        contact: angstrom.
+    """
+
+    stiff: float
+    soft: float
+    jump: float
+    contact: float
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A bond far from its usual length.
+
+    Attributes:
+        length: in angstrom.
+        usual: in angstrom.
+        row: the frame.
+        beads: numbered from 0.
+    """
+
+    length: float
+    usual: float
+    row: int
+    beads: tuple[int, int]
+
+    @property
+    def factor(self) -> float:
+        """How many times longer, or shorter, it is."""
+        ratio = max(self.length, 1e-12) / self.usual
+        return max(ratio, 1.0 / ratio)
+
+
 class Bonds:
     """Bonds that are much longer or shorter than they usually are.
 
     Args:
         bonds: (b, 2).
-        usual: (b,) usual lengths in angstrom.
-        limit: factor by which a length may leave the usual one.
+        usual: (b,) usual lengths in angstrom, above 0.
+        stiff: (b,) bool, which of them no thermal motion stretches.
+        limits: what is odd, and what is broken.
+
+    Attributes:
+        worst: the bond farthest from its usual length; None before frames were seen.
+        broken: the farthest of those that are broken, or None.
+        n_broken: frames with a broken bond.
+        n_odd: frames with an odd bond, and none that is broken.
     """
 
-    def __init__(self, bonds: np.ndarray, usual: np.ndarray, limit: float) -> None:
-        self.bonds, self.usual, self.limit = bonds, usual, limit
-        self.worst: Worst | None = None
-        self._count = 0
+    def __init__(
+        self, bonds: np.ndarray, usual: np.ndarray, stiff: np.ndarray, limits: BondLimits
+    ) -> None:
+        self.bonds, self.usual = bonds, usual
+        self.worst: Stretch | None = None
+        self.broken: Stretch | None = None
+        self.n_broken = self.n_odd = 0
+        self._stiff, self._limits = stiff, limits
 
     def add(self, positions: np.ndarray, rows: np.ndarray) -> None:
         """Take in frames (T, n, 3); `rows` are their numbers."""
-        stretch = bond_lengths(positions, self.bonds) / self.usual
-        factor = np.maximum(stretch, 1.0 / np.maximum(stretch, 1e-12))  # [T, b]
-        self._count += int((factor > self.limit).any(1).sum())
+        d, limits = bond_lengths(positions, self.bonds), self._limits  # [T, b]
+        ratio = np.maximum(d, 1e-12) / self.usual
+        factor = np.maximum(ratio, 1.0 / ratio)
+        odd = factor > np.where(self._stiff, limits.stiff, limits.soft)
+        torn = (d - self.usual > limits.jump) | (d < limits.contact)
+        broken = odd & (self._stiff | torn)
+        self.n_broken += int(broken.any(1).sum())
+        self.n_odd += int((odd.any(1) & ~broken.any(1)).sum())
+        self.worst = self._farther(self.worst, d, factor, rows)
+        if broken.any():
+            self.broken = self._farther(self.broken, d, np.where(broken, factor, 0.0), rows)
+
+    def _farther(
+        self, known: Stretch | None, d: np.ndarray, factor: np.ndarray, rows: np.ndarray
+    ) -> Stretch:
         t, k = np.unravel_index(factor.argmax(), factor.shape)
-        worst = float(stretch[t, k])
-        if self.worst is None or factor[t, k] > max(self.worst.value, 1 / self.worst.value):
-            i, j = self.bonds[k]
-            self.worst = Worst(worst, int(rows[t]), (int(i), int(j)), 0)
-        self.worst = Worst(self.worst.value, self.worst.row, self.worst.beads, self._count)
+        i, j = self.bonds[k].tolist()
+        found = Stretch(float(d[t, k]), float(self.usual[k]), int(rows[t]), (i, j))
+        return found if known is None or found.factor > known.factor else known
 
 
 class Overlaps:

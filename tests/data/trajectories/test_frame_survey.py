@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mlff_cli.data.trajectories.frame_survey import (
+    BondLimits,
     Bonds,
     ForceStatistics,
     Overlaps,
@@ -17,6 +18,7 @@ from mlff_cli.data.trajectories.frame_survey import (
 )
 
 T, N = 40, 6
+LIMITS = BondLimits(stiff=1.5, soft=2.0, jump=3.0, contact=1.0)
 CHAIN = np.stack([np.arange(N - 1), np.arange(1, N)], axis=1)
 
 
@@ -58,13 +60,49 @@ def test_padding_does_not_count_even_where_it_is_not_finite() -> None:
 def test_the_broken_bond_is_named(factor: float, step: int) -> None:
     R = straight()
     R[17, 4:] += (factor - 1) * 3.8 * np.array([1, 0, 0])
-    bonds = Bonds(CHAIN, np.full(N - 1, 3.8), 1.5)
+    bonds = Bonds(CHAIN, np.full(N - 1, 3.8), np.ones(N - 1, bool), LIMITS)
     for start in range(0, T, step):
         rows = np.arange(start, min(start + step, T))
         bonds.add(R[rows], rows + 100)
+    assert bonds.broken == bonds.worst is not None
+    assert (bonds.worst.row, bonds.worst.beads) == (117, (3, 4))
+    assert (bonds.n_broken, bonds.n_odd) == (1, 0)
+    assert_allclose(bonds.worst.length, 3.8 * factor, atol=0.3)
+    assert_allclose(bonds.worst.factor, max(factor, 1 / factor), atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("length", "stiff", "broken", "odd"),
+    [  # of a bond that is 3.8 A usually
+        (3.8 * 1.45, True, 0, 0),
+        (3.8 * 1.55, True, 1, 0),
+        (3.8 / 1.55, True, 1, 0),
+        (3.8 * 1.55, False, 0, 0),
+        (3.8 * 1.9, False, 0, 0),  # 3.4 A longer, but not twice as long
+        (3.8 * 2.1, False, 1, 0),
+        (3.8 / 2.1, False, 0, 1),
+        (0.9, False, 1, 0),  # one in the other
+    ],
+)
+def test_soft_bonds_may_swing_and_stiff_ones_may_not(
+    length: float, stiff: bool, broken: int, odd: int
+) -> None:
+    R = np.zeros((3, 2, 3))
+    R[:, 1, 0] = 3.8, length, 3.8
+    bonds = Bonds(np.array([[0, 1]]), np.array([3.8]), np.array([stiff]), LIMITS)
+    bonds.add(R, np.arange(3))
+    assert (bonds.n_broken, bonds.n_odd) == (broken, odd)
+    assert (bonds.broken is not None) == broken
     assert bonds.worst is not None
-    assert (bonds.worst.row, bonds.worst.beads, bonds.worst.count) == (117, (3, 4), 1)
-    assert_allclose(bonds.worst.value, factor, atol=0.05)
+    assert bonds.worst.row == 1
+
+
+def test_twice_as_long_is_odd_and_broken_only_when_far_longer() -> None:
+    R = np.zeros((2, 2, 3))
+    R[:, 1, 0] = 1.2, 2.6  # 1.4 A longer
+    bonds = Bonds(np.array([[0, 1]]), np.array([1.2]), np.array([False]), LIMITS)
+    bonds.add(R, np.arange(2))
+    assert (bonds.n_broken, bonds.n_odd) == (0, 1)
 
 
 @pytest.mark.parametrize("step", [3, T])
