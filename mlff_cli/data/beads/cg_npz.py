@@ -268,9 +268,10 @@ class CGSet:
             yield self.frames(piece, forces=forces)
 
     def blocks(self, rows: np.ndarray | None = None, *, forces: bool = True) -> Iterator[CGBlock]:
-        """Frames without padding, molecule by molecule within each chunk, values checked.
+        """Frames without padding, in the order of `rows`, values checked.
 
-        Consecutive frames of one molecule come in their order, in one block or in several.
+        A block ends where the molecule changes: of a shuffled set, rows that are sorted by molecule
+        come in few large blocks, others in as many as there are changes.
 
         Raises:
             DataError: a value of a real bead is not finite; names frame and bead.
