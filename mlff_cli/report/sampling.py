@@ -11,6 +11,7 @@ from mlff_cli.core.reporting import Table
 from mlff_cli.physics.replica_exchange import Ladder
 
 LOW_ACCEPTANCE = 0.05  # of swaps, below which replicas hardly meet
+WATERY = (0.95, 1.15)  # g/cm3 of water at 300 K, and of water with as much protein as goes in
 COLD = 0.1  # share of the temperature that the kinetic one may be away from it
 
 
@@ -71,6 +72,21 @@ def far_from_equilibrium(
     return (
         f"the mean kinetic temperature is {', '.join(far)}: the frames are not of that ensemble; "
         "take a longer --equilibration, or more --time where there are few frames"
+    )
+
+
+def odd_density(density: float | None) -> str | None:
+    """A warning of a box that is not as full as water at 300 K and 1 bar, or None.
+
+    Args:
+        density: in g/cm3; None without a box.
+    """
+    if density is None or WATERY[0] <= density <= WATERY[1]:
+        return None
+    return (
+        f"the density is {density:.3f} g/cm3, and the volume stays as it is: water at 300 K and "
+        "1 bar has 1.0; take a larger --padding (the surface of the box is what is loosely "
+        "filled), or give the file of a box that was equilibrated at constant pressure"
     )
 
 

@@ -207,6 +207,7 @@ def _facts(plan: Plan, made: Simulated) -> dict[str, Any]:
         "forces": FORCES,
         "positions": WHERE[made.periodic],
         "solvent": made.solvent,
+        **({} if made.density is None else {"density_g_cm3": made.density}),
         "temperatures": plan.temperatures.tolist(),
         "integrator": INTEGRATOR,
         "timestep_fs": plan.timestep,
@@ -225,4 +226,5 @@ def described(plan: Plan, made: Simulated) -> str:
     added = [f"{hydrogens} hydrogens"] if hydrogens else []
     added += [f"{waters} waters and ions"] if waters else []
     told = f"{made.system.getNumParticles()} atoms, solvent: {made.solvent}"
+    told += "" if made.density is None else f", {made.density:.3f} g/cm3 at constant volume"
     return f"{told}; added {' and '.join(added) or 'nothing'}; platform {plan.engine.platform}"

@@ -18,12 +18,13 @@ from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.core.runtime import interruptible
 from mlff_cli.data.trajectories.h5md import ELEMENTS, H5MDTrajectory
 from mlff_cli.data.trajectories.partial_run import PartialRun
-from mlff_cli.physics.openmm_system import Simulated
+from mlff_cli.physics.openmm_system import Simulated, density
 from mlff_cli.physics.replica_ensemble import Ensemble
 from mlff_cli.report.sampling import (
     energy_table,
     exchange_table,
     far_from_equilibrium,
+    odd_density,
     plain_exchange,
     poor_exchange,
 )
@@ -63,15 +64,17 @@ def run(
             f"above {LONGEST[options.constraints]:g} fs dynamics may break or heat"
         )
     if options.dry_run:
-        return _dry_summary(plan, build(plan))
+        return _dry_summary(plan, build(plan), reporter)
     partial = PartialRun(output)
     with interruptible() as stop, alone_in(partial.folder, "mlff sample"):
         try:
             model = prepare(plan, partial, stop, reporter)
+            if warning := odd_density(density(model)):
+                reporter.warning(warning)
             ensemble = make_ensemble(plan, model)
             ensemble.restore(partial.load())
             speed = simulate(plan, partial, ensemble, stop, reporter)
-            summary = _summary(plan, partial, ensemble, speed, reporter)
+            summary = _summary(plan, partial, ensemble, speed, density(model), reporter)
         except NumericalError:
             if plan.engine.exact:  # continuing would end the same way
                 partial.remove()
@@ -83,7 +86,9 @@ def run(
     return summary
 
 
-def _dry_summary(plan: Plan, made: Simulated) -> Summary:
+def _dry_summary(plan: Plan, made: Simulated, reporter: Reporter) -> Summary:
+    if warning := odd_density(made.density):
+        reporter.warning(warning)
     n_atoms, n = made.system.getNumParticles(), len(plan.temperatures)
     frames = plan.schedule.n_frames * n
     size = frames * n_atoms * 2 * 3 * np.dtype(ELEMENTS["position"].type("float32")).itemsize
@@ -99,6 +104,7 @@ def _dry_summary(plan: Plan, made: Simulated) -> Summary:
         "output": str(plan.output),
         "atoms": n_atoms,
         "solvent": made.solvent,
+        "density_g_cm3": made.density,
         "hydrogens_added": made.hydrogens_added,
         "waters_added": made.waters_added,
         "temperatures": plan.temperatures.tolist(),
@@ -110,7 +116,12 @@ def _dry_summary(plan: Plan, made: Simulated) -> Summary:
 
 
 def _summary(
-    plan: Plan, partial: PartialRun, ensemble: Ensemble, speed: float, reporter: Reporter
+    plan: Plan,
+    partial: PartialRun,
+    ensemble: Ensemble,
+    speed: float,
+    filled: float | None,
+    reporter: Reporter,
 ) -> Summary:
     """Means over the frames, and how exchange went."""
     n, ladder = len(plan.temperatures), ensemble.ladder
@@ -129,6 +140,7 @@ def _summary(
         "mean_energy_kcal_mol": by_temperature.mean(axis=0).tolist(),
         "std_energy_kcal_mol": by_temperature.std(axis=0).tolist(),
         "kinetic_temperature": heat.tolist(),
+        "density_g_cm3": filled,
         "constraints": plan.options.constraints,
         "platform": plan.engine.platform,
         "repeats_bit_for_bit": plan.engine.exact,
@@ -141,5 +153,7 @@ def _summary(
         shown.append(exchange_table(ladder))
         if warning := poor_exchange(ladder):
             reporter.warning(warning)
-    line = f"wrote {plan.output}: {speed:.1f} ns/day for each replica"
-    return Summary(data, shown, [line])
+    lines = [f"wrote {plan.output}: {speed:.1f} ns/day for each replica"]
+    if filled is not None:
+        lines.append(f"the density was {filled:.3f} g/cm3, at constant volume")
+    return Summary(data, shown, lines)

@@ -68,6 +68,17 @@ def test_a_charged_solute_is_neutralised_and_its_own_box_is_kept(lysine: Simulat
     assert again.system.getNumParticles() == made.system.getNumParticles()
 
 
+def test_the_density_is_mass_over_volume(lysine: Simulated) -> None:
+    """18.0154 g of water in 18.0154 / 0.602214 nm3 / mol are 1 g/cm3 (N_A = 6.02214e23)."""
+    waters = sum(r.name == "HOH" for r in lysine.topology.residues())
+    box = lysine.topology.getPeriodicBoxVectors().value_in_unit(unit.nanometer)
+    volume = box[0][0] * box[1][1] * box[2][2]
+    others = 201.27 + 1.008 + 35.45  # C9H19N3O2 with its proton, and chloride
+    mass = 18.0154 * waters + others
+    assert lysine.density == pytest.approx(mass / volume / 602.214, rel=1e-3)
+    assert build_system(peptide(), IMPLICIT).density is None
+
+
 def test_the_cell_of_a_crystal_is_not_a_box_of_water() -> None:
     """A CRYST1 record alone must not become vacuum around the protein."""
     molecule = peptide()

@@ -9,6 +9,7 @@ from mlff_cli.report.sampling import (
     energy_table,
     exchange_table,
     far_from_equilibrium,
+    odd_density,
     plain_exchange,
     poor_exchange,
 )
@@ -54,3 +55,9 @@ def test_what_was_not_tried_is_no_share() -> None:
         ["300 - 350", 10, 10, "1.000"],
         ["350 - 400", 0, 0, "-"],
     ]
+
+
+def test_a_box_that_is_not_full_is_told() -> None:
+    assert odd_density(None) is odd_density(0.997) is odd_density(1.05) is None
+    for value in (0.905, 1.3):
+        assert f"{value:.3f} g/cm3" in str(odd_density(value))

@@ -288,7 +288,8 @@ def test_a_box_of_water_continues_exactly(tmp_path: Path) -> None:
         interval=0.02,
     )
     ear = Ear()
-    run(None, tmp_path / "whole.h5", options, ear)
+    found = run(None, tmp_path / "whole.h5", options, ear)
+    assert "at constant volume" in found.lines[-1]
     assert any("waters and ions" in said for said in ear.said)
     for at in (2, 6):
         stop = Ear(at, lambda: signal.raise_signal(signal.SIGTERM))
@@ -299,6 +300,7 @@ def test_a_box_of_water_continues_exactly(tmp_path: Path) -> None:
     with H5MDTrajectory(tmp_path / "a.h5") as file:
         frames = file.read(np.arange(file.n_frames))
         assert file.facts["solvent"] == "explicit"
+        assert file.facts["density_g_cm3"] == pytest.approx(found.data["density_g_cm3"])
         assert frames.box is not None
         assert frames.positions is not None
         assert file.bonds is not None
@@ -503,3 +505,18 @@ def test_d_residues_of_a_file_need_a_force_field_for_both_hands(tmp_path: Path) 
         run(path, tmp_path / "a.h5", dataclasses.replace(plan, forcefield=("amber19-all.xml",)))
     assert str(path) in str(error.value)
     assert run(path, tmp_path / "a.h5", plan).data["atoms"] == 22
+
+
+def test_a_loose_box_of_water_is_told_and_a_full_one_is_not(tmp_path: Path) -> None:
+    explicit = dataclasses.replace(
+        SHORT, forcefield=("amber14-all.xml", "amber14/tip3pfb.xml"), dry_run=True
+    )
+    for padding, loose in ((1.0, True), (1.5, False)):
+        ear = Ear()
+        found = run(None, tmp_path / "a.h5", dataclasses.replace(explicit, padding=padding), ear)
+        density = found.data["density_g_cm3"]
+        assert f"{density:.3f} g/cm3 at constant volume" in found.lines[0]
+        assert 0.85 < density < 1.05
+        assert any("--padding" in w for w in ear.warnings) == loose
+    dry = run(None, tmp_path / "a.h5", dataclasses.replace(SHORT, dry_run=True))
+    assert dry.data["density_g_cm3"] is None
