@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from mlff_cli.data.beads.cg_beads import plain_chain
 from mlff_cli.data.beads.cg_npz import PER_MOLECULE, BeadMolecule, CGBlock, CGSet
 from mlff_cli.data.beads.cg_writer import CGWriter
 from mlff_cli.data.beads.force_map_report import own_force_map
+from mlff_cli.data.beads.species_names import species_names
+from mlff_cli.data.lazy_sequence import LazySequence
 
 OF_THE_FILE = ("format", "format_version", "units", "padding", "molecules")
 
@@ -47,7 +49,7 @@ class _Joined:
     first_source: int
 
 
-class _Molecules(Sequence[BeadMolecule]):
+class _Molecules(LazySequence[BeadMolecule]):
     """Molecules of all inputs with new species numbers, read one by one."""
 
     def __init__(self) -> None:
@@ -66,15 +68,7 @@ class _Molecules(Sequence[BeadMolecule]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, k: int) -> BeadMolecule: ...
-
-    @overload
-    def __getitem__(self, k: slice) -> list[BeadMolecule]: ...
-
-    def __getitem__(self, k: int | slice) -> BeadMolecule | list[BeadMolecule]:
-        if isinstance(k, slice):
-            return [self[i] for i in range(*k.indices(len(self)))]
+    def _make(self, k: int) -> BeadMolecule:
         return dataclasses.replace(_molecule(*self.places[k]), name=self.names[k])
 
 
@@ -193,7 +187,7 @@ def _join(
     sets: Sequence[CGSet],
 ) -> tuple[list[str], _Molecules, list[_Joined], list[dict[str, Any]]]:
     """One table of species, and numbers of all molecules and sources in the joined set."""
-    tables = [cg.species_table or _numbered(cg) for cg in sets]
+    tables = [species_names(cg) for cg in sets]
     table = list(dict.fromkeys(name for names in tables for name in names))
     place = {name: k for k, name in enumerate(table)}
     molecules, joined, told = _Molecules(), list[_Joined](), list[dict[str, Any]]()
@@ -213,14 +207,6 @@ def _join(
         joined.append(_Joined(cg, species, numbers, first_source))
         first_source += len(cg.sources)
     return table, molecules, joined, told
-
-
-def _numbered(cg: CGSet) -> list[str]:
-    """Names of species that have only numbers."""
-    lowest = min(int(layout.species.min()) for layout in cg.layouts)
-    if lowest < 0:
-        raise DataError(f"species must be 0 or more, found {lowest}", where=str(cg.path))
-    return [str(k) for k in range(max(int(x.species.max()) for x in cg.layouts) + 1)]
 
 
 def _molecule(cg: CGSet, k: int, species: np.ndarray) -> BeadMolecule:

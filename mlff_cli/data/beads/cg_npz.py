@@ -17,7 +17,7 @@ A seed's set has only R, F, species, mask and Z: frames are told apart by their 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,8 @@ PER_MOLECULE = MappingProxyType(
         "force_map": ("force_map", np.float64),
     }
 )
-OPTIONAL = ("mapping", "force_map", "atom_index")
+MAPS = ("mapping", "force_map")
+OPTIONAL = (*MAPS, "atom_index")
 PER_FRAME = MappingProxyType(
     {"source": np.int32, "frame": np.int64, "temperature": np.float32, "molecule": np.int32}
 )
@@ -346,11 +347,15 @@ class _Molecules(LazySequence[BeadMolecule]):
     def __len__(self) -> int:
         return len(self._suffixes)
 
-    def _make(self, k: int) -> BeadMolecule:
+    def bare(self, k: int) -> BeadMolecule:
+        """Molecule k without its maps, which are most of its bytes."""
+        return self._make(k, MAPS)
+
+    def _make(self, k: int, leave_out: Sequence[str] = ()) -> BeadMolecule:
         suffix = self._suffixes[k]
         values: dict[str, Any] = {"name": self._file.text(f"name{suffix}")}
         for attribute, (name, kind) in PER_MOLECULE.items():
-            if f"{name}{suffix}" in self._file:
+            if attribute not in leave_out and f"{name}{suffix}" in self._file:
                 values[attribute] = self._file.read(f"{name}{suffix}").astype(kind, copy=False)
         try:
             return BeadMolecule(**values)

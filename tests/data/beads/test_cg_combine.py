@@ -137,7 +137,7 @@ def test_seeds_sets_are_joined_without_their_padding(tmp_path: Path, parked: flo
         for (_, R, F), found in zip(real, frames_of(tmp_path / "x.npz"), strict=True):
             np.testing.assert_array_equal(found[0].R[0], R)
             np.testing.assert_array_equal(found[0].F[0], F)
-            assert found[1] == [str(k) for k in range(len(R))]
+            assert found[1] == [f"type{k}" for k in range(len(R))]
 
 
 def test_what_does_not_belong_together(tmp_path: Path) -> None:
