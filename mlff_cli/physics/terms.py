@@ -10,7 +10,6 @@ No torch here: coarse-graining builds these, priors use them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +26,7 @@ def _none(width: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """Terms of one molecule, or of several laid one after the other.
+    """Terms of one molecule.
 
     Every row is kept in one direction, first index below the last: a term read backwards is the
     same term. Order of rows is the caller's.
@@ -74,22 +73,6 @@ class Terms:
         """Pairs (p, 2) whose separation is `low` to `high`, both included."""
         return self.pairs[(self.separation >= low) & (self.separation <= high)]
 
-    @staticmethod
-    def concatenate(several: Sequence[Terms]) -> Terms:
-        """Terms of molecules whose beads lie one after the other; no pair joins two of them."""
-        starts = np.cumsum([0, *(t.n_beads for t in several)])
-        joined = {
-            name: np.concatenate(
-                [
-                    _none(width),
-                    *(getattr(t, name) + s for t, s in zip(several, starts, strict=False)),
-                ]
-            )
-            for name, width in _WIDTH.items()
-        }
-        separation = np.concatenate([np.zeros(0, dtype=np.int64), *(t.separation for t in several)])
-        return Terms(int(starts[-1]), separation=separation, **joined)
-
 
 def _checked(name: str, rows: np.ndarray, width: int, n_beads: int) -> np.ndarray:
     if rows.size == 0:
@@ -112,7 +95,8 @@ def _checked(name: str, rows: np.ndarray, width: int, n_beads: int) -> np.ndarra
 def _forward(rows: np.ndarray) -> np.ndarray:
     """Rows with their first bead below their last; the same term twice is refused."""
     rows = np.where((rows[:, 0] > rows[:, -1])[:, None], rows[:, ::-1], rows)
-    unique, count = np.unique(rows, axis=0, return_counts=True)
-    if len(unique) < len(rows):
-        raise DataError(f"every term occurs once, found {unique[count > 1][0].tolist()} twice")
+    ordered = rows[np.lexsort(rows.T)]
+    twice = ordered[1:][(ordered[1:] == ordered[:-1]).all(1)]
+    if len(twice):
+        raise DataError(f"every term occurs once, found {twice[0].tolist()} twice")
     return rows

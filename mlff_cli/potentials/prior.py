@@ -113,14 +113,15 @@ class Prior(nn.Module):
 
         Args:
             terms: of the molecule.
-            types: (n_beads,) names of the beads' types; a name that the prior does not know takes
-                the entries of `*`.
+            types: (n_beads,) names of the beads' types, each among the prior's species.
 
         Raises:
-            DataError: no entry is for the types of a term, or there is not one type per bead.
+            DataError: a type is not among the species, no entry is for the types of a term, or
+                there is not one type per bead.
         """
         if len(types) != terms.n_beads:
             raise DataError(f"{terms.n_beads} beads need as many types, found {len(types)}")
+        self._check_types(types)
         beads = {name: self._beads(name, terms) for name in self.file.terms}
         entry = {name: self._look_up(name, rows, types) for name, rows in beads.items()}
         chosen, rows = [], []
@@ -202,6 +203,14 @@ class Prior(nn.Module):
             terms[name] = dataclasses.replace(terms[name], entries=tuple(entries))
         return dataclasses.replace(self.file, terms=terms)
 
+    def cutoffs(self) -> list[np.ndarray | None]:
+        """Of each table: (E,) angstrom from which on the energies of its entries are exactly zero.
+
+        None where an energy has no end.
+        """
+        tables = [self._form_table(key) for key in self._entries]
+        return [t.get("cutoff").cpu().numpy() if "cutoff" in t.fixed else None for t in tables]
+
     @property
     def dtype(self) -> torch.dtype:
         """The type it computes in."""
@@ -240,23 +249,39 @@ class Prior(nn.Module):
         rows: np.ndarray = getattr(terms, f"{name}s")
         return rows
 
+    def _check_types(self, types: Sequence[str]) -> None:
+        """Entries of `*` would stand in for any name, a misspelt one and another table's, too."""
+        unknown = sorted(set(types) - set(self.file.species))
+        if unknown:
+            known = self.file.species
+            raise DataError(
+                f"types of beads are those of the prior's species {', '.join(known[:6])}"
+                f"{f' and {len(known) - 6} more' if len(known) > 6 else ''}, found "
+                f"{', '.join(unknown[:6])}{f' and {len(unknown) - 6} more' if unknown[6:] else ''} "
+                f"(bead {list(types).index(unknown[0])})",
+                remedy="fit it to data that hold these types, or add them to `species` of the "
+                "file: they then take the entries of `*`",
+            )
+
     def _look_up(self, name: str, beads: np.ndarray, types: Sequence[str]) -> np.ndarray:
         """Entry (t,) of every term."""
         term = self.file.terms[name]
         names, number = np.unique(np.asarray(types, dtype=str), return_inverse=True)
-        kinds, inverse = np.unique(number[beads], axis=0, return_inverse=True)
+        sizes = (len(names),) * beads.shape[1]
+        codes = np.ravel_multi_index(tuple(number[beads].T), sizes)
+        kinds, inverse = np.unique(codes, return_inverse=True)
         entry = np.empty(len(kinds), dtype=np.int64)
-        for k, kind in enumerate(kinds):
+        for k, kind in enumerate(zip(*np.unravel_index(kinds, sizes), strict=True)):
             chain = tuple(str(names[i]) for i in kind)
             row = term.find(chain)
             if row is None:
-                where = beads[np.flatnonzero(inverse.reshape(-1) == k)[0]]
+                where = beads[np.flatnonzero(inverse == k)[0]]
                 raise DataError(
                     f"the prior has no {name} for {'-'.join(chain)} (beads {where.tolist()})",
                     remedy="fit it to data that hold these types, or give it an entry for `*`",
                 )
             entry[k] = row
-        return entry[inverse.reshape(-1)]
+        return entry[inverse]
 
 
 def _coordinate(p: Tensor, damping: float) -> tuple[Tensor, Tensor | None]:

@@ -69,7 +69,7 @@ class FormTable(nn.Module):
         self.trained = tuple(n for n in trained if getattr(first, n) is not None)
         for name in self.trained:
             self.register_parameter(name, nn.Parameter(self._column(name)))
-        self._fixed = list(fixed)
+        self.fixed = list(fixed)
         for name in fixed:
             self.register_buffer(name, self._column(name))
         if first.form in ("spline", "periodic_spline"):
@@ -78,7 +78,7 @@ class FormTable(nn.Module):
                 ends = "clamped" if first.slopes is not None else "natural"
             values = self._column("values")
             self.register_buffer("curvature", curvature_matrix(values.shape[1], ends))
-            self._fixed.append("curvature")
+            self.fixed.append("curvature")
         self.walled = any(e.wall is not None for e in entries)
         if self.walled:
             for name, value in self._walls().items():
@@ -105,7 +105,7 @@ class FormTable(nn.Module):
         Returns:
             (..., t) in kcal/mol.
         """
-        p = {name: self.get(name) for name in (*self.trained, *self._fixed)}
+        p = {name: self.get(name) for name in (*self.trained, *self.fixed)}
         energy = _FORMS[self.form][2](q, rows, p)
         if not self.walled:
             return energy

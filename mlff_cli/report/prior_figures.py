@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from mlff_cli.coarse.priors.distributions import Histogram
 from mlff_cli.coarse.priors.prior_curves import boltzmann, energy
-from mlff_cli.coarse.priors.prior_fit import Fitted
+from mlff_cli.coarse.priors.prior_entries import Fitted
 from mlff_cli.data.beads.prior_forms import SoftSphere
 
 COLUMNS, ROWS = 5, 5  # the pooled terms are a row

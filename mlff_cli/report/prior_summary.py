@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlff_cli.coarse.priors.prior_fit import Fitted, PriorFit
+from mlff_cli.coarse.priors.prior_entries import Fitted, PriorFit
 from mlff_cli.core.reporting import Summary, Table
 from mlff_cli.data.beads.prior_forms import Cosine, Form, Fourier, Harmonic, SoftSphere
 
@@ -49,7 +49,7 @@ def prior_summary(
         "broken_bonds": fit.broken,
         "warnings": notes,
     }
-    lines = [*map(str, outputs), f"{frames} frames at {temperature:g} K"]
+    lines = [*(f"wrote {p}" for p in outputs), f"{frames} frames at {temperature:g} K"]
     return Summary(data, [Table("Prior", columns, rows, few)], lines)
 
 

@@ -7,6 +7,7 @@ left to the model that is trained on top of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,16 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
-from mlff_cli.coarse.priors.distributions import Distributions, typed_rows
-from mlff_cli.coarse.priors.prior_fit import DAMPING, Fitted, PriorFit, fit_prior
-from mlff_cli.coarse.priors.set_terms import MoleculeTerms, molecule_terms, molecules, type_names
+from mlff_cli.coarse.priors.distributions import PAIRS, Distributions, drawn, typed_rows
+from mlff_cli.coarse.priors.prior_entries import Fitted, PriorFit
+from mlff_cli.coarse.priors.prior_fit import DAMPING, fit_prior
+from mlff_cli.coarse.priors.set_terms import (
+    MoleculeTerms,
+    bare_molecules,
+    molecule_terms,
+    molecules,
+    nearest_pairs,
+)
 from mlff_cli.core.artifacts import atomic_path, check_writable, provenance, sha256
 from mlff_cli.core.command_line import command_line
 from mlff_cli.core.errors import DataError, MLFFError, UsageError
@@ -26,6 +34,8 @@ from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.beads.cg_temperatures import rows_of_temperature
 from mlff_cli.data.beads.cg_writer import write_cg
 from mlff_cli.data.beads.prior_file import PriorFile, write_prior
+from mlff_cli.data.beads.species_names import species_names
+from mlff_cli.physics.terms import Terms
 from mlff_cli.report.prior_figures import page_paths, pages, write_page
 from mlff_cli.report.prior_summary import prior_summary
 
@@ -44,7 +54,7 @@ class Options:
         min_samples: samples that a type needs for parameters of its own.
         subtract: also write the set with the prior's forces subtracted here (delta learning).
         figure: draw every fitted distribution beside the output.
-        seed: recorded; nothing is drawn.
+        seed: of the frames whose pairs are counted, where a set has too many for all.
         force: replace existing outputs.
         dry_run: check everything, fit and write nothing.
     """
@@ -99,13 +109,17 @@ def run(
                 where=str(data),
                 remedy="fit the set that it was made from",
             )
-        rows, temperature = rows_of_temperature(cg, options.temperature)
+        chosen = rows_of_temperature(cg, options.temperature)
+        rows, temperature = chosen.rows, chosen.kelvin
+        if chosen.left_out:
+            reporter.warning(f"{data}: {chosen.left_out}")
         known = _terms(cg, reporter)
         if options.dry_run:
             plan = f"would fit {len(rows)} frames of {data} at {temperature:g} K, write {output}"
             facts = {"frames": len(rows), "temperature": temperature, "output": str(output)}
             return Summary(facts, lines=[plan])
-        counted = _count(cg, rows, known, reporter)
+        nearest = nearest_pairs(cg)
+        counted, untold = _count(cg, rows, known, nearest, options.seed, reporter)
         kt = GAS_CONSTANT * temperature
         try:
             fit = fit_prior(
@@ -114,11 +128,14 @@ def run(
                 form=options.form,
                 by_type=options.by_type,
                 min_samples=options.min_samples,
+                nearest=nearest,
             )
         except MLFFError as error:
             error.where = error.where or str(data)
+            if chosen.left_out:
+                error.message += f"; {chosen.left_out}"
             raise
-        notes = _told(fit, counted)
+        notes = _told(fit, counted, untold)
         for note in notes:
             reporter.warning(note)
         prior = _prior(cg, fit, temperature, options)
@@ -168,22 +185,21 @@ def _check_outputs(data: Path, output: Path, options: Options) -> None:
         )
 
 
-def _terms(cg: CGSet, reporter: Reporter) -> list[MoleculeTerms]:
+def _terms(cg: CGSet, reporter: Reporter) -> Sequence[MoleculeTerms]:
     """Terms of every molecule; what was assumed of a set without bonds is said."""
-    known = molecule_terms(cg)
+    known, names = molecule_terms(cg), species_names(cg)
     if not len(cg.molecules):
         reporter.warning(
             f"{cg.path} names no bonds and no types: consecutive beads are taken as bonded, types "
-            f"are {', '.join(type_names(cg)[:3])}{', ...' if len(type_names(cg)) > 3 else ''} by "
-            "their number"
+            f"are {', '.join(names[:3])}{', ...' if len(names) > 3 else ''} by their number"
         )
-    if all(k.terms.n_beads == 1 for k in known):
+    if all(len(layout.columns) == 1 for layout in cg.layouts):
         raise DataError(
             "a prior needs two beads or more in a molecule, found one",
             where=str(cg.path),
             remedy="choose a finer mapping in `mlff cg-map`",
         )
-    if not any(len(k.terms.bonds) for k in known):
+    if not any(len(m.bonds) for m in bare_molecules(cg)):
         raise DataError(
             "a prior needs bonds, found none between the beads",
             where=str(cg.path),
@@ -193,20 +209,52 @@ def _terms(cg: CGSet, reporter: Reporter) -> list[MoleculeTerms]:
 
 
 def _count(
-    cg: CGSet, rows: np.ndarray, known: list[MoleculeTerms], reporter: Reporter
-) -> Distributions:
-    typed = [typed_rows(k.terms, k.types, k.disulfides) for k in known]
-    counted = Distributions()
+    cg: CGSet,
+    rows: np.ndarray,
+    known: Sequence[MoleculeTerms],
+    nearest: int,
+    seed: int,
+    reporter: Reporter,
+) -> tuple[Distributions, int]:
+    """Histograms, and how many dihedrals have types that do not tell their hand.
+
+    Frames are taken molecule by molecule, so that the terms of one are held at a time.
+    """
+    of = cg.per_frame("molecule")[rows]
+    rows, of = rows[order := np.argsort(of, kind="stable")], of[order]
+    sizes = np.array([len(layout.columns) for layout in cg.layouts])
+    numbers, frames = np.unique(of, return_counts=True)
+    n_pairs = int((frames * sizes[numbers] * (sizes[numbers] - 1) // 2).sum())
+    every = max(1, -(-n_pairs // PAIRS))
+    rng = np.random.default_rng(seed)
+    paired = np.zeros(cg.n_frames, dtype=bool)
+    paired[rows] = np.concatenate([drawn(n, every, rng) for n in frames.tolist()])
+    if every > 1:
+        reporter.info(
+            f"distances of pairs are counted in {paired.sum()} of {len(rows)} frames, one drawn of "
+            f"every {every}"
+        )
+    counted, untold, current = Distributions(), 0, -1
     with reporter.progress(len(rows), "distributions", "frames") as bar:
         for block in cg.blocks(rows, forces=False):
-            counted.add(block.R, typed[block.molecule], block.rows)
+            if block.molecule != current:
+                one, current = known[block.molecule], block.molecule
+                typed = typed_rows(one.terms, one.types, one.disulfides, nearest)
+                untold += one.n_untold
+            counted.add(block.R, typed, block.rows, paired[block.rows])
             bar.advance(len(block.R))
-    return counted
+    return counted, untold
 
 
-def _told(fit: PriorFit, counted: Distributions) -> list[str]:
+def _told(fit: PriorFit, counted: Distributions, untold: int) -> list[str]:
     """What a user must not miss."""
     notes = list(fit.notes)
+    if untold:
+        notes.append(
+            f"{untold} dihedrals of D-amino acids have types that do not tell their hand: their "
+            "curves are those of both hands together. One bead a residue and `--species residue` "
+            "of `mlff cg-map` tell it"
+        )
     if fit.broken and counted.longest:
         length, frame, beads = counted.longest
         kinds = ", ".join(f"{name} ({n})" for name, n in list(fit.broken.items())[:6])
@@ -233,7 +281,7 @@ def _prior(cg: CGSet, fit: PriorFit, temperature: float, options: Options) -> Pr
     command = _command(cg, options)
     record = provenance(command, [cg.path], seed=options.seed, packages=["numpy", "scipy"])
     return PriorFile(
-        species=tuple(type_names(cg)),
+        species=tuple(species_names(cg)),
         terms=fit.terms(),
         temperature=temperature,
         mapping=_mapping(cg),
@@ -263,7 +311,7 @@ def _figures(
 def _subtract(
     cg: CGSet,
     prior: PriorFile,
-    known: list[MoleculeTerms],
+    known: Sequence[MoleculeTerms],
     digest: str,
     output: Path,
     options: Options,
@@ -285,15 +333,18 @@ def _subtract(
     sources = cg.sources
     with reporter.progress(cg.n_frames, "subtract", "frames") as bar:
 
+        def bound(k: int) -> tuple[Terms, Sequence[str]]:
+            return known[k].terms, known[k].types
+
         def stream() -> Any:
-            for block in subtract_prior(cg.blocks(), prior, [(k.terms, k.types) for k in known]):
+            for block in subtract_prior(cg.blocks(), prior, bound):
                 yield block
                 bar.advance(len(block.R))
 
         write_cg(
             options.subtract,
             molecules(cg),
-            type_names(cg),
+            species_names(cg),
             sources,
             metadata,
             stream(),

@@ -1,4 +1,4 @@
-"""Terms: one direction, laws of joining, and what is refused."""
+"""Terms: one direction, and what is refused."""
 
 import sys
 from subprocess import run
@@ -43,19 +43,6 @@ def test_beads_apart_belong_to_the_far_pairs():
     terms = Terms(2, pairs=[[1, 0]], separation=[APART])
     assert terms.pairs_between(6).tolist() == [[0, 1]]
     assert terms.pairs_between(2, 5).shape == (0, 2)
-
-
-def test_joined_terms_are_each_molecule_shifted():
-    a, b = chain(5), chain(8)
-    joined = Terms.concatenate([a, b])
-    assert joined.n_beads == 13
-    for name in ("bonds", "angles", "dihedrals", "pairs"):
-        ours = getattr(joined, name)
-        first, second = getattr(a, name), getattr(b, name)
-        assert np.array_equal(ours[: len(first)], first)
-        assert np.array_equal(ours[len(first) :] - 5, second)
-    assert same(Terms.concatenate([a]), a)
-    assert Terms.concatenate([]).n_beads == 0
 
 
 @pytest.mark.parametrize(

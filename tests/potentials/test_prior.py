@@ -462,10 +462,18 @@ def test_pairs_of_other_chains_repel():
     assert energies["excluded_volume"].item() == 0.0
 
 
-def test_types_that_the_prior_does_not_know_take_the_pooled_entries():
-    prior, x = Prior(PARAMETRIC), chain(N)
+def test_types_that_are_not_among_the_species_are_refused():
+    types = chain_types(N)
+    types[7] = "unheard-of"
+    with pytest.raises(DataError, match=r"ALA, GLY, TRP, found unheard-of \(bead 7\)") as caught:
+        Prior(PARAMETRIC).bind(chain_terms(N), types)
+    assert "`species`" in caught.value.remedy
+
+
+def test_species_without_entries_take_the_pooled_ones():
+    prior, x = Prior(dataclasses.replace(PARAMETRIC, species=(*SPECIES, "new"))), chain(N)
     terms = chain_terms(N)
-    unknown = prior(x, prior.bind(terms, ["unheard-of"] * N)).item()
+    unknown = prior(x, prior.bind(terms, ["new"] * N)).item()
     pooled = {
         name: dataclasses.replace(t, entries=t.entries[:1]) for name, t in PARAMETRIC.terms.items()
     }

@@ -25,7 +25,7 @@ def block(k, T, seed=0):
 
 def test_the_prior_and_what_is_left_are_the_forces():
     blocks = [block(0, 4), block(1, 3, 1), block(0, 2, 2)]
-    left = list(subtract_prior(blocks, PARAMETRIC, MOLECULES))
+    left = list(subtract_prior(blocks, PARAMETRIC, MOLECULES.__getitem__))
     prior = Prior(PARAMETRIC)
     for before, after in zip(blocks, left, strict=True):
         _, F = prior_forces(prior, prior.bind(*MOLECULES[before.molecule]), before.R)
@@ -56,5 +56,5 @@ def test_no_frames():
 def test_a_set_without_forces_is_refused():
     bare = dataclasses.replace(block(0, 2), F=None)
     with pytest.raises(DataError, match="found none") as caught:
-        list(subtract_prior([bare], PARAMETRIC, MOLECULES))
+        list(subtract_prior([bare], PARAMETRIC, MOLECULES.__getitem__))
     assert "project-forces" in caught.value.remedy

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mlff_cli.coarse.priors.prior_fit import Fitted, fit_prior
+from mlff_cli.coarse.priors.prior_entries import Fitted
+from mlff_cli.coarse.priors.prior_fit import fit_prior
 from mlff_cli.report.prior_figures import COLUMNS, MAX_PAGES, ROWS, page_paths, pages, write_page
 from tests.coarse.free_chains import KT, free_chains
 from tests.coarse.priors.test_prior_fit import bridged, counted

@@ -91,7 +91,7 @@ def test_a_prior_is_fitted_written_and_read(tmp_path: Path) -> None:
     assert spring.r0 == pytest.approx(3.8, rel=0.01)
     assert sorted(p.name for p in out.parent.iterdir()) == ["prior.png", "prior.yaml"]
     json.dumps(summary.data, allow_nan=False)
-    assert summary.lines[0] == str(out)
+    assert summary.lines[0] == f"wrote {out}"
     assert len(summary.tables[0].rows) == 5
 
 

@@ -10,12 +10,15 @@ that neither the order of frames nor the size of chunks changes anything.
 | `bond`            | r            | both beads           | 0.002 A to 30 A          |
 | `angle`           | theta        | the central bead     | 0.1 degree               |
 | `dihedral`        | phi          | the two central beads| 0.25 degree, periodic    |
-| `excluded_volume` | r, 2-5 bonds | both beads           | 0.01 A to 10 A           |
+| `excluded_volume` | r, to 5 bonds| both beads           | 0.01 A to 10 A           |
 | `repulsion`       | r, 6 or more | both beads           | 0.01 A to 10 A           |
 | `disulfide`       | r            | both beads           | 0.002 A to 30 A          |
 
 Disulfides are bonds, but not the chain's: they are as long as no other, so that they are counted
 apart from the bonds that all types share.
+
+Pairs grow with the square of the chain, and their percentiles settle long before angles have many
+samples: of large sets their distances are counted in every s-th frame, one drawn of each s.
 """
 
 from __future__ import annotations
@@ -26,12 +29,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlff_cli.coarse.priors.internal_coordinates import angles, dihedrals, distances
+from mlff_cli.data.beads.prior_file import PAIR_TERMS
 from mlff_cli.physics.terms import Terms
 
 POOLED = ("*",)
 CONTACT = 10.0  # angstrom; pairs further apart say nothing about repulsion
 LOCAL = (2, 5)  # separations of excluded volume
 FAR = 6  # separations of repulsion from here on
+PAIRS = 1 << 29  # distances of pairs that are counted in all; of more, frames are drawn
 _VALUES = 1 << 19  # coordinates held at a time
 
 
@@ -167,7 +172,10 @@ class TypedRows:
 
 
 def typed_rows(
-    terms: Terms, species: Sequence[str], disulfides: np.ndarray | None = None
+    terms: Terms,
+    species: Sequence[str],
+    disulfides: np.ndarray | None = None,
+    nearest: int = LOCAL[0],
 ) -> list[TypedRows]:
     """The terms of a molecule by kind and type.
 
@@ -175,6 +183,7 @@ def typed_rows(
         terms: of the molecule.
         species: (n_beads,) name of the type of every bead.
         disulfides: (b,) bool, which of the bonds are disulfides; none by default.
+        nearest: bonds between the nearest beads of the excluded volume.
     """
     across = np.zeros(len(terms.bonds), dtype=bool) if disulfides is None else disulfides
     rows = {
@@ -182,20 +191,34 @@ def typed_rows(
         "disulfide": terms.bonds[across],
         "angle": terms.angles,
         "dihedral": terms.dihedrals,
-        "excluded_volume": terms.pairs_between(*LOCAL),
+        "excluded_volume": terms.pairs_between(nearest, LOCAL[1]),
         "repulsion": terms.pairs_between(FAR),
     }
+    names, number = np.unique(np.asarray(species, dtype=str), return_inverse=True)
     found = []
     for name, kind in TERM_KINDS.items():
         beads = rows[name]
         if len(beads) == 0:
             continue
         # a term read backwards is the same term: its type is too
-        keys = [tuple(sorted(species[b] for b in row)) for row in beads[:, list(kind.centre)]]
-        types = tuple(sorted(set(keys)))
-        place = {key: i for i, key in enumerate(types)}
-        found.append(TypedRows(kind, beads, types, np.array([place[key] for key in keys])))
+        keys = np.sort(number[beads[:, list(kind.centre)]], axis=1)
+        sizes = (len(names),) * keys.shape[1]
+        present, of = np.unique(np.ravel_multi_index(tuple(keys.T), sizes), return_inverse=True)
+        each = zip(*np.unravel_index(present, sizes), strict=True)
+        types = tuple(tuple(str(names[i]) for i in key) for key in each)
+        found.append(TypedRows(kind, beads, types, of))
     return found
+
+
+def drawn(n_frames: int, every: int, rng: np.random.Generator) -> np.ndarray:
+    """(n_frames,) bool: one frame of each `every` that follow one another, drawn.
+
+    An even sample without a period of its own, which frames of several replicas have.
+    """
+    starts = np.arange(0, n_frames, every)
+    chosen = np.zeros(n_frames, dtype=bool)
+    chosen[starts + rng.integers(0, np.minimum(every, n_frames - starts))] = True
+    return chosen
 
 
 @dataclass
@@ -211,7 +234,11 @@ class Distributions:
     longest: tuple[float, int, tuple[int, ...]] | None = None
 
     def add(
-        self, x: np.ndarray, typed: Sequence[TypedRows], frames: np.ndarray | None = None
+        self,
+        x: np.ndarray,
+        typed: Sequence[TypedRows],
+        frames: np.ndarray | None = None,
+        pairs_of: np.ndarray | None = None,
     ) -> None:
         """Count the terms of frames of one molecule.
 
@@ -219,10 +246,15 @@ class Distributions:
             x: (T, n_beads, 3) finite coordinates in angstrom.
             typed: of the molecule, from `typed_rows`.
             frames: (T,) numbers of the frames, for messages.
+            pairs_of: (T,) bool, frames of which pairs are counted; all by default.
         """
-        x = np.asarray(x, dtype=np.float64)
+        every = np.asarray(x, dtype=np.float64)
+        some = every if pairs_of is None else every[pairs_of]
         for part in typed:
-            step = max(_VALUES // max(len(x), 1), 1)
+            x = some if part.kind.name in PAIR_TERMS else every
+            if not len(x):
+                continue
+            step = max(_VALUES // len(x), 1)
             for start in range(0, len(part.rows), step):
                 chosen = slice(start, start + step)
                 rows, of = part.rows[chosen], part.of[chosen]

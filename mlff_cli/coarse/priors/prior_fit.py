@@ -10,6 +10,10 @@
 
 Disulfides always get an entry of their own, as the pooled bond is as short as the chain's.
 
+Dihedrals of D-amino acids are pooled as their mirror images, so that the pooled curve is that of L;
+types of D with few samples take its mirror image. Where L and D meet there is no such law: these
+types are left out of the pool, fitted however few their samples are, and flat below `FEWEST`.
+
 A wall begins where the sampled range ends, that of an angle before pi - asin(damping), where
 dihedrals become singular:
 
@@ -19,11 +23,13 @@ dihedrals become singular:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
+from mlff_cli.coarse.priors.chirality import flat_form, hand, mirror_form, mirrored
 from mlff_cli.coarse.priors.distributions import (
+    LOCAL,
     POOLED,
     TERM_KINDS,
     Distributions,
@@ -41,11 +47,11 @@ from mlff_cli.coarse.priors.form_fits import (
 )
 from mlff_cli.coarse.priors.pair_repulsion import fit_soft_sphere, fit_types
 from mlff_cli.coarse.priors.prior_curves import boltzmann
+from mlff_cli.coarse.priors.prior_entries import TERMS, Fitted, PriorFit
 from mlff_cli.core.errors import DataError
-from mlff_cli.data.beads.prior_file import PAIR_TERMS, SEPARATION, Entry, Term
+from mlff_cli.data.beads.prior_file import PAIR_TERMS, Entry
 from mlff_cli.data.beads.prior_forms import Form, SoftSphere, Wall
 
-TERMS = ("bond", "angle", "dihedral", "excluded_volume", "repulsion")
 FEWEST = 100  # samples that a distribution needs at all
 BROKEN = 2.0  # times the median: no bond is stretched so far
 DAMPING = 0.2  # sine of an angle below which its dihedrals fade
@@ -55,58 +61,6 @@ CLIMB = 10.0
 POOR = 0.85  # overlap below which a form does not describe its distribution
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """One entry and what it was fitted to.
-
-    Attributes:
-        kind: name of the term.
-        types: of the entry, all beads of the term.
-        label: types as a person reads them; "pooled" for all together.
-        entry: of the prior.
-        histogram: the samples; None where sigma came from other pairs.
-        overlap: 1 - sum |p_fit - p_data| / 2, 1 where the entry alone gives back the histogram;
-            None for pairs, whose distances depend on everything else.
-        range: low and high of the samples.
-        straight: share of the samples beyond `LAST_ANGLE`.
-    """
-
-    kind: str
-    types: tuple[str, ...]
-    label: str
-    entry: Entry
-    histogram: Histogram | None
-    overlap: float | None
-    range: tuple[float, float] | None = None
-    straight: float = 0.0
-
-
-@dataclass
-class PriorFit:
-    """All entries of a prior.
-
-    Attributes:
-        fitted: pooled first, then by type, kind by kind.
-        few: {kind: types with too few samples for an entry of their own}.
-        broken: {types: bonds that were left out, longer than `BROKEN` medians}.
-        notes: what a user must be told.
-    """
-
-    fitted: list[Fitted] = field(default_factory=list)
-    few: dict[str, list[str]] = field(default_factory=dict)
-    broken: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def terms(self) -> dict[str, Term]:
-        """The terms of the prior file: exact types first, then pooled."""
-        found = {}
-        for kind in TERMS:
-            own = [f.entry for f in self.fitted if f.kind == kind]
-            if own:
-                found[kind] = Term(entries=tuple(own), separation=SEPARATION.get(kind))
-        return found
-
-
 def fit_prior(
     distributions: Distributions,
     kt: float,
@@ -114,6 +68,7 @@ def fit_prior(
     form: str = "parametric",
     by_type: bool = True,
     min_samples: int = 1000,
+    nearest: int = LOCAL[0],
 ) -> PriorFit:
     """Fit every term that the distributions hold.
 
@@ -123,19 +78,20 @@ def fit_prior(
         form: "parametric" or "spline".
         by_type: also fit every residue type.
         min_samples: samples that a type needs for an entry of its own.
+        nearest: bonds between the nearest beads of the excluded volume, as they were counted.
 
     Raises:
         DataError: a distribution has fewer than `FEWEST` samples.
         NumericalError: a distribution that the form cannot describe at all.
     """
-    result = PriorFit()
+    result = PriorFit(nearest=nearest)
     for kind in TERMS:
         parts = distributions.of(kind)
         if not parts:
             continue
         if kind == "bond":
             parts = [_unbroken(h, result) for h in parts]
-        pooled = merged(parts, POOLED)
+        pooled = merged(_one_hand(parts) if kind == "dihedral" else parts, POOLED)
         if kind in PAIR_TERMS:
             _fit_pairs(pooled, parts, kt, by_type, min_samples, result)
             continue
@@ -145,17 +101,21 @@ def fit_prior(
                 f"{pooled.n}",
                 remedy="use more frames",
             )
-        result.fitted.append(_fit(pooled, kt, form))
-        across = _disulfides(distributions, parts, result) if kind == "bond" else []
-        for histogram in across:
-            result.fitted.append(_fit(histogram, kt, form))
+        common = _fit(pooled, kt, form)
+        enough = max(min_samples, FEWEST) if by_type else np.inf
+        special = []
+        if kind == "bond":
+            special = [_fit(h, kt, form) for h in _disulfides(distributions, parts, result)]
+        elif kind == "dihedral":
+            special = _other_hands(parts, common, kt, form, enough, result)
+        result.fitted += [common, *special]
         if not by_type or len(parts) == 1:
             continue  # one type: the pooled entry is its own
-        done = {h.types for h in across}
+        done = {f.histogram.types for f in special if f.histogram is not None}
         for histogram in parts:
             if histogram.types in done:
                 continue
-            if histogram.n >= max(min_samples, FEWEST):
+            if histogram.n >= enough:
                 result.fitted.append(_fit(histogram, kt, form))
             else:
                 result.few.setdefault(kind, []).append("-".join(histogram.types))
@@ -247,6 +207,52 @@ def _disulfides(
         whole = merged([_unbroken(bridge, result), *own], bridge.types)
         if whole.n >= FEWEST:
             found.append(replace(whole, kind=TERM_KINDS["bond"]))
+    return found
+
+
+def _one_hand(parts: list[Histogram]) -> list[Histogram]:
+    """Dihedrals as those of L-amino acids; all as they are where few are of one hand."""
+    known = [(hand(h.types), h) for h in parts]
+    one = [mirrored(h) if side == "D" else h for side, h in known if side != "mixed"]
+    return one if sum(h.n for h in one) >= FEWEST else parts
+
+
+def _other_hands(
+    parts: list[Histogram],
+    common: Fitted,
+    kt: float,
+    form: str,
+    enough: float,
+    result: PriorFit,
+) -> list[Fitted]:
+    """Entries of dihedrals for which the pooled curve, that of L, is wrong."""
+    found, said = [], dict[str, list[str]]()
+    for h in parts:
+        side = hand(h.types)
+        if side == "L":
+            continue
+        label = "-".join(h.types)
+        if h.n >= (enough if side == "D" else FEWEST):
+            found.append(_fit(h, kt, form))
+            continue
+        said.setdefault(side, []).append(label)
+        change = mirror_form if side == "D" else flat_form
+        curve = change(common.entry.parameters)
+        types = _pattern("dihedral", h.types)
+        covered = overlap(h, curve, kt) if h.n >= FEWEST else None
+        found.append(Fitted("dihedral", types, label, Entry(types, curve, None, h.n), h, covered))
+    if found:
+        result.notes.append(
+            "dihedral: those of D-amino acids are pooled as their mirror images, those between L "
+            "and D are not pooled"
+        )
+    for side, what in (("D", "the mirror image of the pooled curve"), ("mixed", "no curve")):
+        if side in said:
+            shown, more = said[side][:6], len(said[side]) - 6
+            result.notes.append(
+                f"dihedral {', '.join(shown)}{f' and {more} more' if more > 0 else ''}: too few "
+                f"samples, {what} instead"
+            )
     return found
 
 

@@ -1,21 +1,30 @@
 """Terms and type names of the molecules of a coarse-grained set, a seed's set included.
 
-A seed's set names no bonds and no types: its beads are taken for chains in the order of their
-columns, and its types are `type0`, `type1`, ... by number.
+A seed's set names no bonds: its beads are taken for chains in the order of their columns. Terms are
+made when they are asked for, as those of many large molecules would not fit in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from mlff_cli.coarse.mapping.topology import disulfides, terms
+from mlff_cli.coarse.priors.chirality import n_untold
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.cg_beads import BeadMolecule, plain_chain
 from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.species_names import species_names
+from mlff_cli.data.lazy_sequence import LazySequence
 from mlff_cli.physics.terms import Terms
+
+KEPT = 8  # molecules whose terms are held; of 500 beads 3 MB each
+NEAREST = 2  # bonds between the beads of an excluded volume, one bead a residue
+NEAREST_OF_MANY = 4  # several beads a residue: further apart than a dihedral reaches
 
 
 @dataclass(frozen=True)
@@ -27,55 +36,86 @@ class MoleculeTerms:
         terms: bonds, angles, dihedrals, pairs.
         types: (n_beads,) names of the beads' types.
         disulfides: (b,) bool, which bonds are disulfides.
+        n_untold: dihedrals of D-amino acids whose types do not tell their hand.
     """
 
     name: str
     terms: Terms
     types: list[str]
     disulfides: np.ndarray
+    n_untold: int = 0
 
 
-def type_names(cg: CGSet) -> list[str]:
-    """Names by species number.
+class _SetTerms(LazySequence[MoleculeTerms]):
+    """Of every molecule; the last ones asked for are kept."""
 
-    Raises:
-        DataError: a seed's set with a species below 0.
-    """
-    if cg.species_table:
-        return list(cg.species_table)
-    lowest = min(int(layout.species.min()) for layout in cg.layouts)
-    if lowest < 0:
-        raise DataError(
-            f"species of real beads count from 0, found {lowest}",
-            where=str(cg.path),
-            remedy="set the mask of padding to 0",
-        )
-    return [f"type{i}" for i in range(max(int(x.species.max()) for x in cg.layouts) + 1)]
+    def __init__(self, cg: CGSet) -> None:
+        self._cg = cg
+        self._names = species_names(cg)
+        self._known = lru_cache(KEPT)(self._build)
+
+    def __len__(self) -> int:
+        return len(self._cg.layouts)
+
+    def _make(self, k: int) -> MoleculeTerms:
+        return self._known(k)
+
+    def _build(self, k: int) -> MoleculeTerms:
+        molecule = bare_molecule(self._cg, k)
+        types = [self._names[s] for s in molecule.species]
+        found = terms(molecule)
+        untold = n_untold(molecule, found.dihedrals, types)
+        return MoleculeTerms(molecule.name, found, types, disulfides(molecule), untold)
 
 
-def molecule_terms(cg: CGSet) -> list[MoleculeTerms]:
-    """Terms and types of every molecule of a set.
+def molecule_terms(cg: CGSet) -> Sequence[MoleculeTerms]:
+    """Terms and types of every molecule of a set, each made when it is asked for.
 
     Raises:
         DataError: species outside the table.
     """
-    names = type_names(cg)
-    found = []
-    for molecule in molecules(cg):
-        if molecule.species.min() < 0 or molecule.species.max() >= len(names):
+    n_types = len(species_names(cg))
+    for k, layout in enumerate(cg.layouts):
+        if layout.species.min() < 0 or layout.species.max() >= n_types:
             raise DataError(
-                f"species of molecule {molecule.name!r} must be 0 to {len(names) - 1}, found "
-                f"{molecule.species.min()} to {molecule.species.max()}",
+                f"species of molecule {bare_molecule(cg, k).name!r} must be 0 to {n_types - 1}, "
+                f"found {layout.species.min()} to {layout.species.max()}",
                 where=str(cg.path),
                 remedy="make the set again with `mlff cg-map`",
             )
-        types = [names[s] for s in molecule.species]
-        found.append(MoleculeTerms(molecule.name, terms(molecule), types, disulfides(molecule)))
-    return found
+    return _SetTerms(cg)
+
+
+def nearest_pairs(cg: CGSet) -> int:
+    """Bonds between the nearest beads that the excluded volume keeps apart.
+
+    One bead a residue: 2, as beads two to five residues apart are meant. Several: 4, as bonds,
+    angles and dihedrals, not repulsion, hold beads that are three bonds apart or less.
+    """
+    several = any(_has_many(m) for m in bare_molecules(cg))
+    return NEAREST_OF_MANY if several else NEAREST
 
 
 def molecules(cg: CGSet) -> Sequence[BeadMolecule]:
     """The molecules of a set; those of a seed's set as chains of consecutive beads."""
     if len(cg.molecules):
         return cg.molecules
-    return [plain_chain(f"chain{k}", layout.species) for k, layout in enumerate(cg.layouts)]
+    return [bare_molecule(cg, k) for k in range(len(cg.layouts))]
+
+
+def bare_molecules(cg: CGSet) -> Iterator[BeadMolecule]:
+    """The same without their maps, one at a time."""
+    return (bare_molecule(cg, k) for k in range(len(cg.layouts)))
+
+
+def bare_molecule(cg: CGSet, k: int) -> BeadMolecule:
+    """Molecule k without its maps."""
+    if len(cg.molecules):
+        return cg.molecules.bare(k)
+    return plain_chain(f"chain{k}", cg.layouts[k].species)
+
+
+def _has_many(molecule: BeadMolecule) -> bool:
+    """Whether a residue has several beads."""
+    of = zip(molecule.chain.tolist(), molecule.residue.tolist(), strict=True)
+    return max(Counter(of).values()) > 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mlff_cli.core.errors import UsageError
@@ -9,8 +11,23 @@ from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.temperatures import Temperatures
 
 
-def rows_of_temperature(cg: CGSet, wanted: float | None) -> tuple[np.ndarray, float]:
-    """Rows of the frames of one temperature, and that temperature in K.
+@dataclass(frozen=True)
+class Ensemble:
+    """Frames of one temperature.
+
+    Attributes:
+        rows: of the set, ascending.
+        kelvin: their temperature.
+        left_out: what to say of frames that say none where others do; empty where there are none.
+    """
+
+    rows: np.ndarray
+    kelvin: float
+    left_out: str = ""
+
+
+def rows_of_temperature(cg: CGSet, wanted: float | None) -> Ensemble:
+    """The frames of one temperature.
 
     Args:
         cg: the set.
@@ -29,12 +46,14 @@ def rows_of_temperature(cg: CGSet, wanted: float | None) -> tuple[np.ndarray, fl
                 where=where,
                 remedy="pass --temperature, as --temperature 300",
             )
-        return np.arange(cg.n_frames), wanted
+        return Ensemble(np.arange(cg.n_frames), wanted)
+    silent = f"{found.n_unknown} of {cg.n_frames} frames do not say their temperature"
+    also = f"; {silent}" if found.n_unknown else ""
     first = found.kelvin[0]
     if wanted is None:
         if len(found.kelvin) > 1:
             raise UsageError(
-                f"one temperature is needed, the set has {found} K",
+                f"one temperature is needed, the set has {found} K{also}",
                 where=where,
                 remedy=f"pass --temperature {first:g} to use the frames of that one",
             )
@@ -42,8 +61,8 @@ def rows_of_temperature(cg: CGSet, wanted: float | None) -> tuple[np.ndarray, fl
     rows = found.rows(wanted)
     if not len(rows):
         raise UsageError(
-            f"no frame has the temperature {wanted:g} K, the set has {found} K",
+            f"no frame has the temperature {wanted:g} K, the set has {found} K{also}",
             where=where,
             remedy=f"pass --temperature {first:g}",
         )
-    return rows, wanted
+    return Ensemble(rows, wanted, f"{silent} and are left out" if found.n_unknown else "")

@@ -5,7 +5,8 @@ import pytest
 
 from mlff_cli.coarse.priors.distributions import Distributions, TypedRows, typed_rows
 from mlff_cli.coarse.priors.prior_curves import energy
-from mlff_cli.coarse.priors.prior_fit import LAST_ANGLE, PriorFit, fit_prior
+from mlff_cli.coarse.priors.prior_entries import PriorFit
+from mlff_cli.coarse.priors.prior_fit import LAST_ANGLE, fit_prior
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.prior_file import PriorFile, prior_from_plain, prior_to_plain
 from mlff_cli.data.beads.prior_forms import Harmonic

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlff_cli.coarse.priors.set_terms import molecule_terms, molecules, type_names
+from mlff_cli.coarse.priors.set_terms import molecule_terms, molecules
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.cg_combine import combine
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.beads.cg_writer import write_cg
+from mlff_cli.data.beads.species_names import species_names
 from tests.data.cg_sets import SOURCES, block, chain, seed_set
 
 
@@ -29,7 +30,7 @@ def test_beads_of_a_seed_are_chains_in_the_order_of_their_columns(tmp_path: Path
     path = tmp_path / "seed.npz"
     seed_set(path, [4, 6, 4])
     with CGSet(path) as cg:
-        assert type_names(cg) == [f"type{i}" for i in range(6)]
+        assert species_names(cg) == [f"type{i}" for i in range(6)]
         four, six = molecule_terms(cg)
         assert four.types == ["type0", "type1", "type2", "type3"]
         np.testing.assert_array_equal(six.terms.bonds, [[i, i + 1] for i in range(5)])
