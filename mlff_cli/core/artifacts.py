@@ -189,11 +189,11 @@ def storage_error(error: OSError, path: Path | str) -> StorageError:
         errno.ENAMETOOLONG: "choose a shorter name",
         errno.ELOOP: "remove the link",
     }
-    reason = error.strerror or str(error)
+    reason = f"the file could not be read or written: {error.strerror or error}"
+    if error.errno == errno.ENOENT:
+        reason = "the file does not exist"
     remedy = remedies.get(error.errno) if error.errno else None
-    return StorageError(
-        f"the file could not be read or written: {reason}", where=str(path), remedy=remedy
-    )
+    return StorageError(reason, where=str(path), remedy=remedy)
 
 
 def provenance(
