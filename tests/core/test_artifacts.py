@@ -21,6 +21,7 @@ from mlff_cli.core.artifacts import (
     atomic_path,
     check_writable,
     provenance,
+    scratch_path,
     sha256,
     write_json,
     write_text,
@@ -79,6 +80,29 @@ def test_a_killed_process_leaves_no_half_file_and_the_next_one_cleans_up(tmp_pat
     write_text(target, "the next one", force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
     assert target.read_text() == "the next one"
+
+
+def test_what_is_kept_beside_an_output_goes_with_its_process_or_with_the_next(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "new" / "out.txt"
+    code = (
+        "import os, signal, sys\n"
+        "from mlff_cli.core.artifacts import scratch_path\n"
+        "with scratch_path(sys.argv[1]) as path:\n"
+        "    path.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(target)])
+    assert killed.returncode == -signal.SIGKILL
+    (stale,) = tmp_path.iterdir()
+    with scratch_path(target) as path:
+        assert not stale.exists()
+        assert not path.exists()
+        path.write_text("whole")
+        with scratch_path(tmp_path / "other.txt"):
+            assert path.read_text() == "whole"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
@@ -231,7 +255,7 @@ def test_known_digests_are_taken(tmp_path: Path) -> None:
 
 
 def test_provenance_of_a_missing_input_names_it(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"absent\.h5.*No such file"):
+    with pytest.raises(StorageError, match=r"absent\.h5.*the file does not exist"):
         provenance("mlff", [tmp_path / "absent.h5"])
 
 

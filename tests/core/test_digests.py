@@ -31,7 +31,7 @@ def test_digests_are_those_of_the_bytes_and_serve_the_provenance(tmp_path: Path)
 def test_an_unreadable_file_is_told_to_who_asks_and_the_others_are_hashed(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"b")
     with Digests([tmp_path / "absent", tmp_path / "b"]) as digests:
-        with pytest.raises(StorageError, match="No such file"):
+        with pytest.raises(StorageError, match="the file does not exist"):
             digests.of(tmp_path / "absent")
         assert digests.of(tmp_path / "b") == hashlib.sha256(b"b").hexdigest()
 

@@ -313,14 +313,14 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, molecule: Peptide, pdb: Path) 
 
 BAD_OPTIONS = [
     (Options(mapping="ca,cb"), UsageError, "unknown mapping"),
-    (Options(mapping="absent.yaml"), DataError, "No such file"),
+    (Options(mapping="absent.yaml"), DataError, "the file does not exist"),
     (Options(species="size"), UsageError, "--species is one of"),
     (Options(stride=0), UsageError, "--stride must be 1 or more"),
     (Options(frames=0), UsageError, "--frames must be 1 or more"),
     (Options(temperature=-3.0), UsageError, "--temperature must be above"),
     (Options(workers=-1), UsageError, "--workers"),
     (Options(mapping="a.yaml", termini=True), UsageError, "names its own species"),
-    (Options(residues=Path("absent.yaml")), DataError, "No such file"),
+    (Options(residues=Path("absent.yaml")), DataError, "the file does not exist"),
 ]
 
 

@@ -78,7 +78,7 @@ def test_several_molecules_need_names(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="the file does not exist"):
         read_constraints(tmp_path / "none.txt", {"m": 5})
     (tmp_path / "b.bin").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="must be text"):
