@@ -2,7 +2,7 @@
 
 A stored (uncompressed) member is mapped where it lies in the zip file, for the time of one read. A
 compressed one, or one in Fortran order, is unpacked into a nameless temporary file when it is first
-asked for. Pickled objects are never loaded.
+asked for, on the disk that it lies on. Pickled objects are never loaded.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class NpzReader:
 
     def _unpacked(self, name: str, member: _Member) -> _Member:
         """The array in C order in a file of its own."""
-        handle = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - entered
+        handle = self._stack.enter_context(_nameless(self.path.parent))
         with self._damage(name), self._zip.open(self._infos[name]) as stream:
             version = npy.read_magic(stream)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -184,6 +184,14 @@ class NpzReader:
                 where=f"{self.path}, array {name!r}",
             )
         return str(self.read(name).astype(np.str_).item())
+
+
+def _nameless(folder: Path) -> IO[bytes]:
+    """A temporary file on the disk of a folder; the system's place for them is often memory."""
+    try:
+        return tempfile.TemporaryFile(dir=folder)
+    except OSError:  # a folder that is read only
+        return tempfile.TemporaryFile()
 
 
 class NpzWriter:

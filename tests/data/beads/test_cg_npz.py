@@ -165,6 +165,23 @@ def test_compressed_and_fortran_arrays_are_read(tmp_path: Path) -> None:
             assert cg.frames(slice(None)).mask.all()
 
 
+def test_unpacked_arrays_lie_on_the_disk_of_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's folder for temporary files is often memory; it is the last resort."""
+    R = np.random.default_rng(0).normal(size=(6, 4, 3))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.savez_compressed(folder / "c.npz", R=R, species=np.ones((6, 4), np.int64))
+    with CGSet(folder / "c.npz") as cg, monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+        np.testing.assert_array_equal(cg.frames(slice(None)).R, R)
+    assert [p.name for p in folder.iterdir()] == ["c.npz"]
+    with CGSet(folder / "c.npz") as cg:
+        folder.rename(tmp_path / "moved")  # as good as one that is read only
+        np.testing.assert_array_equal(cg.frames(slice(None)).R, R)
+
+
 def damaged(path: Path, **arrays: Any) -> Path:
     good = {"R": np.zeros((2, 3, 3), "f4"), "species": np.zeros((2, 3), "i4")}
     np.savez(path, **{k: v for k, v in {**good, **arrays}.items() if v is not None})
