@@ -26,7 +26,7 @@ from mlff_cli.coarse.mapping.species import KINDS
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew
 from mlff_cli.core.command_line import command_line
-from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.core.errors import DataError, MLFFError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock
 from mlff_cli.data.beads.cg_writer import CGWriter
@@ -124,7 +124,11 @@ def run(
     for note in dict.fromkeys(notes):
         reporter.warning(note)
     assert first is not None
-    made = make_molecule(options.name or Path(topology).stem, frame, first, recipe)
+    try:
+        made = make_molecule(options.name or Path(topology).stem, frame, first, recipe)
+    except MLFFError as error:
+        error.where = error.where or str(topology)
+        raise
     for remark in made.remarks:
         reporter.info(remark)
     for note in [*made.notes, *_small(made.molecule)]:

@@ -151,7 +151,12 @@ def file_beads(chains: Chains, content: Mapping[str, Any], path: Path) -> tuple[
             residues = sorted({a.residue.index for a in atoms})
             groups = [[a for a in atoms if a.residue.index == r] for r in residues]
         beads += [_bead(entry, group, where) for group in groups]
-    return checked(chains, beads), _bonds(content.get("bonds", "auto"), len(beads), path)
+    try:
+        checked(chains, beads)
+    except DataError as error:
+        error.where = error.where or str(path)
+        raise
+    return beads, _bonds(content.get("bonds", "auto"), len(beads), path)
 
 
 def _bead(entry: Mapping[str, Any], atoms: list[Atom], where: str) -> Bead:
