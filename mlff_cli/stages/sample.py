@@ -16,7 +16,8 @@ from mlff_cli.core.artifacts import alone_in
 from mlff_cli.core.errors import NumericalError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.core.runtime import interruptible
-from mlff_cli.data.trajectories.h5md import ELEMENTS, H5MDTrajectory
+from mlff_cli.data.trajectories.h5md import H5MDTrajectory
+from mlff_cli.data.trajectories.h5md_layout import ELEMENTS
 from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.physics.openmm_system import Simulated, density
 from mlff_cli.physics.replica_ensemble import Ensemble

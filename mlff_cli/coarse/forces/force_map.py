@@ -29,8 +29,9 @@ from scipy.linalg.lapack import dlange, dpocon, dpotrf
 
 from mlff_cli.coarse.forces.gram import Gram, group_sums, reduce_groups
 from mlff_cli.core.errors import DataError, NumericalError, UsageError
+from mlff_cli.core.units import KJ_PER_KCAL
 
-GAS_CONSTANT = 8.31446261815324e-3 / 4.184  # kcal/mol/K, CODATA 2018
+GAS_CONSTANT = 8.31446261815324e-3 / KJ_PER_KCAL  # kcal/mol/K, CODATA 2018
 _ROW_SUM = 1e-6  # how far the weights of a bead may be from 1: more is not rounding
 _MENDING = 1e-4  # of the mean square force on an atom: an l2 that mends G, and changes little else
 FEWEST = 5  # frames, of which cross-validation makes its folds

@@ -28,7 +28,7 @@ from mlff_cli.core.reporting import Progress, Reporter, Summary, Table
 from mlff_cli.core.units import KCAL_MOL
 from mlff_cli.data.extxyz import write_extxyz
 from mlff_cli.data.trajectories.frames import Frames, Trajectory, chunks
-from mlff_cli.data.trajectories.h5md import COUNTED
+from mlff_cli.data.trajectories.h5md_layout import COUNTED
 from mlff_cli.data.trajectories.h5md_writer import write_h5md
 from mlff_cli.data.trajectories.npz import write_trajectory_npz
 from mlff_cli.data.trajectories.opening import open_trajectory, source_digest

@@ -1,30 +1,13 @@
-"""H5MD: trajectories with forces in HDF5 (de Buyl et al., Comput. Phys. Commun. 185, 1546, 2014).
+"""Reads H5MD: trajectories with forces in HDF5 (`h5md_layout`; `h5md_writer` writes them).
 
-    /particles/all/position/value            (T, N, 3)  nm
-    /particles/all/force/value               (T, N, 3)  kJ mol-1 nm-1
-    /particles/all/box/edges/value           (T, 3, 3)  nm, edge vectors in rows
-    /particles/all/species                   (N,)       atomic numbers
-    /connectivity/bonds                      (b, 2)     bonded atoms
-    /observables/potential_energy/value      (T,)       kJ mol-1
-    /observables/temperature/value           (T,)       K, of the replica's thermostat
-    /observables/replica/value               (T,)       which replica was at that temperature
-    /parameters/...                                     tables beside the frames
-
-`step` and `time` (ps) of all elements are one array. Several temperatures lie in the same group,
-ordered by step, then temperature. Root attributes say how the frames were made: `topology_pdb`,
-`forcefield`, `constraints`, `forces`, `provenance`. This module reads, `h5md_writer` writes.
-
-Other programs' files are read too: any one particles group, fixed boxes, other units of the table
-below. Units that are not said are an error, as there is no default to trust.
+Other programs' files are read too: any one particles group, fixed boxes, all units of `units`.
+Units that are not said are an error, as there is no default to trust.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,69 +17,22 @@ import numpy as np
 from mlff_cli.core.artifacts import storage_error
 from mlff_cli.core.errors import DataError, StorageError
 from mlff_cli.data.row_reader import ChunkCache, RowReader
-from mlff_cli.data.trajectories.opening import Frames
+from mlff_cli.data.trajectories.frames import Frames
+from mlff_cli.data.trajectories.h5md_layout import COUNTED
+from mlff_cli.data.trajectories.reader import DAMAGE, TrajectoryReader
+from mlff_cli.data.trajectories.units import SCALES, scale
 
 if TYPE_CHECKING:
     import mdtraj
 
-FORMAT = "mlff-h5md-1"
-TABLES = "parameters"  # the group of arrays that are not frames
-COUNTED = "frames counted from 0: the inputs tell no times"  # root attribute `time`
-KCAL = 1 / 4.184  # kcal/mol in one kJ/mol
 
-
-@dataclasses.dataclass(frozen=True)
-class Element:
-    """A time-dependent array of the file.
-
-    Attributes:
-        group: where it lies.
-        dims: beside the frames; "N" is the number of atoms.
-        dtype: stored type; None: as the writer is told.
-        unit: as H5MD writes it, "" for none.
-    """
-
-    group: str
-    dims: tuple[int | str, ...]
-    dtype: str | None
-    unit: str
-
-    def shape(self, n_atoms: int) -> tuple[int, ...]:
-        """Shape of one frame."""
-        return tuple(n_atoms if d == "N" else int(d) for d in self.dims)
-
-    def type(self, dtype: str) -> str:
-        """Stored type, where positions and forces are `dtype`."""
-        return self.dtype or dtype
-
-
-ELEMENTS: Mapping[str, Element] = {
-    "step": Element("", (), "int64", ""),
-    "time": Element("", (), "float64", "ps"),
-    "position": Element("particles/all/position", ("N", 3), None, "nm"),
-    "force": Element("particles/all/force", ("N", 3), None, "kJ mol-1 nm-1"),
-    "edges": Element("particles/all/box/edges", (3, 3), "float64", "nm"),
-    "potential_energy": Element("observables/potential_energy", (), "float64", "kJ mol-1"),
-    "temperature": Element("observables/temperature", (), "float64", "K"),
-    "replica": Element("observables/replica", (), "int32", ""),
-}
-_LENGTHS = {"nm": 10.0, "Angstrom": 1.0, "A": 1.0, "angstrom": 1.0, "pm": 0.01}  # in angstrom
-_TIMES = {"fs": 1e-3, "ps": 1.0, "ns": 1e3}  # in ps
-_ENERGIES = {"kJ mol-1": KCAL, "kJ/mol": KCAL, "kcal mol-1": 1.0, "kcal/mol": 1.0}  # in kcal/mol
-_FORCES = {
-    **{f"{e} {length}-1": x / y for e, x in _ENERGIES.items() for length, y in _LENGTHS.items()},
-    **{f"{e}/{length}": x / y for e, x in _ENERGIES.items() for length, y in _LENGTHS.items()},
-}
-
-
-class H5MDTrajectory:
-    """An H5MD file, opened for reading (see `data.trajectories.opening.Trajectory`).
+class H5MDTrajectory(TrajectoryReader):
+    """An opened H5MD file.
 
     Args:
         path: the file.
 
     Attributes:
-        numbers: (N,) atomic numbers, or None.
         bonds: (b, 2) bonded atoms, or None.
 
     Raises:
@@ -105,34 +41,25 @@ class H5MDTrajectory:
     """
 
     format = "h5md"
-    precision = 0.0
+    no_forces = "write them when the trajectory is made; `mlff sample` does"
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self._where = str(path)
-        self.notes: list[str] = []
-        if not self.path.is_file():
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if not path.is_file():
             raise StorageError("the file does not exist", where=str(path), remedy="check the path")
         try:
-            self._file = h5py.File(self.path, "r", rdcc_nbytes=0)
+            self._file = h5py.File(path, "r", rdcc_nbytes=0)
         except OSError as error:
             if error.errno:
                 raise storage_error(OSError(error.errno, os.strerror(error.errno)), path) from error
-            reason = str(error) if self.path.stat().st_size else "it is empty"
-            raise DataError(
-                f"not a readable HDF5 file ({reason})",
-                where=self._where,
-                remedy="the file is damaged or cut: copy or make it again",
-            ) from error
+            raise self.damaged(error if path.stat().st_size else "it is empty") from error
         try:
             self._open()
-        except (OSError, RuntimeError, KeyError, AttributeError, UnicodeError) as error:
-            self._file.close()
-            raise DataError(
-                f"the file is damaged: {error}", where=self._where, remedy="copy or make it again"
-            ) from error
+        except (*DAMAGE, AttributeError) as error:
+            self.close()
+            raise self.damaged(error) from error
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _open(self) -> None:
@@ -140,24 +67,20 @@ class H5MDTrajectory:
         self._cache = ChunkCache()
         self._readers: dict[str, RowReader] = {}
         self._scales: dict[str, float] = {}
-        position = self._value("position", _LENGTHS, ("N", 3))
+        position = self._value("position", "length", (None, 3))
         if position is None:
             raise DataError(
                 "a trajectory needs positions, this file has none",
-                where=self._where,
+                where=str(self.path),
                 remedy="H5MD keeps them as particles/<group>/position/value",
             )
         self.n_frames, self.n_atoms = int(position.shape[0]), int(position.shape[1])
         if not self.n_frames or not self.n_atoms:
-            raise DataError(
-                f"the file holds {self.n_frames} frames of {self.n_atoms} atoms",
-                where=self._where,
-                remedy="was it cut? make it again",
-            )
-        self.has_forces = self._value("force", _FORCES, ("N", 3)) is not None
+            raise self.no_frames()
+        self.has_forces = self._value("force", "force", (self.n_atoms, 3)) is not None
         self._box = self._fixed_box()
-        self._value("temperature", {"K": 1.0}, ())
-        self._value("potential_energy", _ENERGIES, ())
+        self._value("temperature", "temperature", ())
+        self._value("potential_energy", "energy", ())
         self.facts = {
             _plain(k): _parsed(v) for k, v in self._file.attrs.items() if k != "topology_pdb"
         }
@@ -174,28 +97,27 @@ class H5MDTrajectory:
             raise DataError(
                 "H5MD keeps frames below /particles, this file has "
                 f"{', '.join(sorted(self._file)) or 'nothing'}",
-                where=self._where,
+                where=str(self.path),
                 remedy="check the file's format",
             )
         if len(names) > 1 and "all" not in names:
             raise DataError(
                 f"one particles group is needed, found {', '.join(names)}",
-                where=self._where,
+                where=str(self.path),
                 remedy="keep one of them, or call it 'all'",
             )
         return groups["all" if "all" in names else names[0]]
 
     def _value(
-        self, name: str, units: Mapping[str, float], dims: tuple[int | str, ...]
+        self, name: str, quantity: str, shape: tuple[int | None, ...]
     ) -> h5py.Dataset | None:
         """An element's array, its shape and unit checked; None where the file has none."""
-        parent = self._file.get("observables", {}) if dims == () else self._group
+        parent = self._file.get("observables", {}) if shape == () else self._group
         parent = self._group.get("box", {}) if name == "edges" else parent
         data = parent.get(f"{name}/value") if isinstance(parent, h5py.Group) else None
         if data is None:
             return None
-        n_frames, n_atoms = getattr(self, "n_frames", None), getattr(self, "n_atoms", None)
-        wanted = (n_frames, *(n_atoms if d == "N" else d for d in dims))
+        wanted = (self.n_frames or None, *shape)
         fits = len(data.shape) == len(wanted) and all(
             w is None or w == s for s, w in zip(data.shape, wanted, strict=True)
         )
@@ -203,26 +125,24 @@ class H5MDTrajectory:
             shown = tuple("any" if w is None else w for w in wanted)
             raise DataError(
                 f"{name!r} must be numbers of shape {shown}, found {data.dtype} {data.shape}",
-                where=self._where,
+                where=str(self.path),
                 remedy="every element needs the frames of the positions",
             )
         self._same_steps(name, data)
-        self._scales[name] = self._scale(name, data, units)
+        self._scales[name] = self._scale(name, data, quantity)
         self._readers[name] = RowReader(data, self._cache)
         return data
 
-    def _scale(self, name: str, data: h5py.Dataset, units: Mapping[str, float]) -> float:
+    def _scale(self, name: str, data: h5py.Dataset, quantity: str) -> float:
         """What the array's unit is worth in ours."""
         unit = data.attrs.get("unit")
-        unit = unit.decode() if isinstance(unit, bytes) else unit
-        if unit not in units:
+        if unit is None:
             raise DataError(
-                f"{name!r} needs a unit that is known ({', '.join(units)}), "
-                f"found {'none' if unit is None else repr(unit)}",
-                where=self._where,
-                remedy=f"set the attribute 'unit' of {data.name}, after converting if need be",
+                f"{name!r} needs a unit, found none",
+                where=str(self.path),
+                remedy=f"set the attribute 'unit' of {data.name}",
             )
-        return units[unit]
+        return scale(quantity, str(_parsed(unit)), f"{self.path}, unit of {name!r}")
 
     def _same_steps(self, name: str, data: h5py.Dataset) -> None:
         """Rows of two elements belong together only where their steps are the same."""
@@ -232,7 +152,7 @@ class H5MDTrajectory:
         if mine.shape != first.shape or not np.array_equal(mine[()], first[()]):
             raise DataError(
                 f"{name!r} is stored at other steps than the positions",
-                where=self._where,
+                where=str(self.path),
                 remedy="write all elements at the same steps",
             )
 
@@ -241,12 +161,12 @@ class H5MDTrajectory:
         edges = self._group.get("box/edges")
         if isinstance(edges, h5py.Group):
             value = edges["value"]
-            self._value("edges", _LENGTHS, (3,) if len(value.shape) == 2 else (3, 3))
+            self._value("edges", "length", (3,) if len(value.shape) == 2 else (3, 3))
             return None
         if edges is None:
             return None
         return _matrix(
-            np.asarray(edges[()], dtype="float64") * self._scale("edges", edges, _LENGTHS)
+            np.asarray(edges[()], dtype="float64") * self._scale("edges", edges, "length")
         )
 
     def _all_times(self) -> np.ndarray | None:
@@ -254,16 +174,15 @@ class H5MDTrajectory:
         time = self._group.get("position/time")
         if not isinstance(time, h5py.Dataset) or self.facts.get("time") == COUNTED:
             return None
-        unit = time.attrs.get("unit")
-        scale = _TIMES.get(unit.decode() if isinstance(unit, bytes) else str(unit))
-        if scale is None or time.dtype.kind not in "fiu":
+        factor = SCALES["time"].get(str(_parsed(time.attrs.get("unit"))))
+        if factor is None or time.dtype.kind not in "fiu":
             return None
         if time.shape == ():  # of one frame to the next
             start = time.attrs.get("offset", 0.0)
             known = isinstance(start, int | float | np.number)
-            return (start + time[()] * np.arange(self.n_frames)) * scale if known else None
+            return (start + time[()] * np.arange(self.n_frames)) * factor if known else None
         fits = time.shape == (self.n_frames,)
-        return np.asarray(time[()], dtype="float64") * scale if fits else None
+        return np.asarray(time[()], dtype="float64") * factor if fits else None
 
     def _numbers(self) -> np.ndarray | None:
         species = self._group.get("species")
@@ -283,66 +202,41 @@ class H5MDTrajectory:
                 f"'connectivity/bonds' must be pairs of atoms 0 to {self.n_atoms - 1}, found "
                 f"{bonds.dtype} {bonds.shape}"
                 + (f" from {bonds.min()} to {bonds.max()}" if pairs else ""),
-                where=self._where,
+                where=str(self.path),
                 remedy="the file is damaged: copy or make it again",
             )
         return bonds
 
     def _topology(self, pdb: str) -> mdtraj.Topology:
         """The topology of a PDB text, with the bonds of the file."""
-        from mdtraj.formats import PDBTrajectoryFile
+        # here, because mdtraj takes a moment, and a simulation does without it
+        from mlff_cli.data.trajectories.topology_file import topology_from_pdb
 
-        with tempfile.NamedTemporaryFile("w", suffix=".pdb") as stream:
-            stream.write(pdb)
-            stream.flush()
-            try:
-                with PDBTrajectoryFile(stream.name) as file:
-                    topology = file.topology
-            except Exception as error:  # its parser raises whatever it meets
-                raise DataError(
-                    f"the attribute 'topology_pdb' cannot be read: {error}", where=self._where
-                ) from error
-        if topology.n_atoms != self.n_atoms:
+        found = topology_from_pdb(pdb, f"{self.path}, attribute 'topology_pdb'", self.bonds)
+        if found.topology.n_atoms != self.n_atoms:
             raise DataError(
-                f"topology and frames must agree, found {topology.n_atoms} atoms in "
+                f"topology and frames must agree, found {found.topology.n_atoms} atoms in "
                 f"'topology_pdb' and {self.n_atoms} in the frames",
-                where=self._where,
+                where=str(self.path),
                 remedy="make the file again",
             )
-        if self.bonds is not None:
-            known = {frozenset((a.index, b.index)) for a, b in topology.bonds}
-            atoms = list(topology.atoms)
-            for i, j in self.bonds.tolist():
-                if frozenset((i, j)) not in known:
-                    topology.add_bond(atoms[i], atoms[j])
-        return topology
+        self.notes += found.notes
+        return found.topology
 
-    def read(self, rows: np.ndarray, *, positions: bool = True, forces: bool = False) -> Frames:
-        """Frames of ascending rows (see `Trajectory.read`).
-
-        Raises:
-            DataError: the file is damaged, a value is not finite, or it has no forces.
-        """
-        rows = np.asarray(rows, dtype="int64")
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.n_frames):
-            raise IndexError(f"{self._where}: rows are 0 to {self.n_frames - 1}, found {rows}")
-        if forces and not self.has_forces:
-            raise DataError(
-                "the file holds no forces",
-                where=self._where,
-                remedy="write them when the trajectory is made; `mlff sample` does",
-            )
+    def _read(self, rows: np.ndarray, positions: bool, forces: bool) -> Frames:
         edges = self._get("edges", rows)
         if edges is not None:
             box: np.ndarray | None = _matrix(np.asarray(edges, dtype="float64"))
         else:
             box = None if self._box is None else np.broadcast_to(self._box, (len(rows), 3, 3))
+        temperature = self._get("temperature", rows)
+        self._check_finite("temperature", rows, temperature)
         return Frames(
             rows,
             self._get("position", rows) if positions else None,
             self._get("force", rows) if forces else None,
             box,
-            self._get("temperature", rows),
+            temperature,
             self._get("potential_energy", rows),
             None if self._times is None else self._times[rows],
         )
@@ -351,34 +245,14 @@ class H5MDTrajectory:
         """Rows of one element in our units."""
         if name not in self._readers:
             return None
-        try:
-            values = self._readers[name](rows)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{name!r} cannot be read: {error}",
-                where=self._where,
-                remedy="the file is damaged or cut: copy or make it again",
-            ) from error
+        values = self._readers[name](rows)
         if values.dtype.kind != "f":
             values = values.astype("float64")
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if not finite.all():
-            bad = int(np.argmin(finite))
-            atom = (
-                "" if values.ndim < 3 else f", atom {np.argwhere(~np.isfinite(values[bad]))[0, 0]}"
-            )
-            raise DataError(
-                f"{name!r} must be finite, found NaN or infinity",
-                where=f"{self._where}, frame {rows[bad]}{atom}",
-                remedy="remove the frame or mend its source",
-            )
-        scale = self._scales[name]
-        return values if scale == 1.0 else values * values.dtype.type(scale)
+        factor = self._scales[name]
+        return values if factor == 1.0 else values * values.dtype.type(factor)
 
-    def __enter__(self) -> H5MDTrajectory:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

@@ -1,4 +1,4 @@
-"""Writes H5MD (`h5md` has the layout) so that a killed run loses nothing but its last frames.
+"""Writes H5MD (see `h5md_layout`) so that a killed run loses nothing but its last frames.
 
 Every array has its final size from the start and lies in one piece: a frame is written to its place
 by plain system calls, in any order, twice if need be, and the library's own structures are never
@@ -22,7 +22,7 @@ import numpy as np
 
 from mlff_cli.core.artifacts import atomic_path, storage_error, version
 from mlff_cli.core.errors import DataError, StorageError
-from mlff_cli.data.trajectories.h5md import ELEMENTS, FORMAT, TABLES
+from mlff_cli.data.trajectories.h5md_layout import ELEMENTS, FORMAT, TABLES
 
 SLACK = 1 << 16  # bytes of the file beside arrays and texts
 
@@ -42,7 +42,7 @@ def create_h5md(
 
     Args:
         path: the file; replaced if it exists (`atomic_path` is the caller's).
-        elements: names of `h5md.ELEMENTS` beside step and time, which are always there.
+        elements: names of `h5md_layout.ELEMENTS` beside step and time, which are always there.
         n_frames: frames there will be.
         numbers: (N,) atomic numbers.
         bonds: (b, 2) bonded atoms.

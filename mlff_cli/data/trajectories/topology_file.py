@@ -63,6 +63,12 @@ def read_topology(path: Path | str) -> TopologyFile:
     if not path.is_file():
         what = "the file does not exist" if not path.exists() else "a topology must be a file"
         raise StorageError(what, where=str(path), remedy="check the path")
+    topology, positions = _load(path)
+    return TopologyFile(path, topology, positions, complete_bonds(topology, positions, str(path)))
+
+
+def _load(path: Path) -> tuple[mdtraj.Topology, np.ndarray | None]:
+    """Topology and positions (N, 3) in angstrom as mdtraj reads them."""
     positions: np.ndarray | None = None
     try:
         with warnings.catch_warnings():  # of odd unit cells, which are not used
@@ -84,11 +90,16 @@ def read_topology(path: Path | str) -> TopologyFile:
         raise DataError(
             "a topology needs atoms, found none", where=str(path), remedy="check the file"
         )
-    return TopologyFile(path, topology, positions, complete_bonds(topology, positions, str(path)))
+    return topology, positions
 
 
-def topology_from_pdb(text: str, where: str) -> TopologyFile:
+def topology_from_pdb(text: str, where: str, bonds: np.ndarray | None = None) -> TopologyFile:
     """The topology of a PDB file's text, as trajectories carry it.
+
+    Args:
+        text: of the PDB file.
+        where: what carries it, for messages.
+        bonds: (b, 2) bonded atoms that are known beside it.
 
     Raises:
         DataError: it cannot be read.
@@ -97,15 +108,21 @@ def topology_from_pdb(text: str, where: str) -> TopologyFile:
         stream.write(text)
         stream.flush()
         try:
-            found = read_topology(stream.name)
+            topology, positions = _load(Path(stream.name))
         except DataError as error:
             raise DataError(
                 f"the PDB text that the file carries is no topology: {error.message}",
                 where=where,
                 remedy="copy the file again",
             ) from error
-    notes = [note.replace(stream.name, where) for note in found.notes]
-    return TopologyFile(Path(where), found.topology, found.positions, notes)
+    if bonds is not None and bonds.max(initial=-1) < topology.n_atoms:
+        known = {tuple(pair) for pair in bonded_pairs(topology).tolist()}
+        atoms = list(topology.atoms)
+        for i, j in bonds.tolist():
+            if (min(i, j), max(i, j)) not in known:
+                topology.add_bond(atoms[i], atoms[j])
+    notes = complete_bonds(topology, positions, where)
+    return TopologyFile(Path(where), topology, positions, notes)
 
 
 def atomic_numbers(topology: mdtraj.Topology) -> np.ndarray:

@@ -13,7 +13,7 @@ from mlff_cli.core import units
 from mlff_cli.core.errors import DataError
 
 NM = 10.0  # angstrom
-KJ_MOL = 1.0 / 4.184  # kcal/mol
+KJ_MOL = 1.0 / units.KJ_PER_KCAL  # kcal/mol
 KJ_MOL_NM = KJ_MOL / NM  # kcal/mol/angstrom
 _LENGTHS = {"a": 1.0, "ang": 1.0, "angstrom": 1.0, "angstroms": 1.0, "å": 1.0, "nm": NM,
             "nanometer": NM, "nanometers": NM, "pm": 0.01, "bohr": units.BOHR}  # fmt: skip
@@ -27,6 +27,8 @@ SCALES: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "length": _LENGTHS,
         "energy": _ENERGIES,
+        "temperature": {"k": 1.0},
+        "time": {"fs": 1e-3, "ps": 1.0, "ns": 1e3},
         "force": {f"{e}/{x}": a / b for e, a in _ENERGIES.items() for x, b in _LENGTHS.items()},
     }
 )
@@ -41,7 +43,7 @@ def scale(quantity: str, name: str, where: str) -> float:
     1.0
 
     Args:
-        quantity: "length", "energy" or "force".
+        quantity: "length", "energy", "force", "temperature" or "time".
         name: as a file has it: "kJ mol-1 nm-1", "kcal/mol/A", "nm", ...
         where: file and array, for the message.
 

@@ -179,11 +179,63 @@ def test_foreign_files_in_other_units(tmp_path: Path) -> None:
         np.testing.assert_array_equal(got.box[1], np.diag([30.0, 40.0, 50.0]))
 
 
-@pytest.mark.parametrize(("length", "force"), [("Angstrom", None), ("Angstrom", "hartree/bohr")])
-def test_forces_in_unknown_units_are_refused(tmp_path: Path, length: str, force: str) -> None:
-    foreign(tmp_path / "a.h5md", length, force)
-    with pytest.raises(DataError, match=r"'force' needs a unit.*(none|hartree/bohr)"):
+@pytest.mark.parametrize(
+    ("force", "told"),
+    [
+        (None, r"'force' needs a unit, found none"),
+        ("furlong", r"unit of 'force': unknown unit of force 'furlong'"),
+    ],
+)
+def test_forces_in_unknown_units_are_refused(tmp_path: Path, force: str | None, told: str) -> None:
+    foreign(tmp_path / "a.h5md", "Angstrom", force)
+    with pytest.raises(DataError, match=told):
         H5MDTrajectory(tmp_path / "a.h5md")
+
+
+def test_forces_in_atomic_units(tmp_path: Path) -> None:
+    """1 hartree/bohr is 627.5095 kcal/mol over 0.529177 angstrom."""
+    foreign(tmp_path / "a.h5md", "nm", "hartree/bohr")
+    with H5MDTrajectory(tmp_path / "a.h5md") as file:
+        found = file.read(np.array([1]), forces=True).forces
+    np.testing.assert_allclose(found, arrays()["force"][[1]] * 627.5095 / 0.529177, rtol=1e-5)
+
+
+def test_bonds_that_nobody_names_are_made_by_distance_and_told(tmp_path: Path) -> None:
+    """A residue of other names, with the file's bonds and without."""
+    pdb = PDB.replace("HOH", "XYZ")
+    write(tmp_path / "a.h5", attrs={"topology_pdb": pdb})
+    with H5MDTrajectory(tmp_path / "a.h5") as file:
+        assert file.topology is not None
+        assert {(a.index, b.index) for a, b in file.topology.bonds} == {(0, 1), (0, 2)}
+        assert file.notes == []
+    with h5py.File(tmp_path / "a.h5", "r+") as raw:
+        del raw["connectivity/bonds"]
+    with H5MDTrajectory(tmp_path / "a.h5") as file:
+        assert file.topology is not None
+        assert {(a.index, b.index) for a, b in file.topology.bonds} == {(0, 1), (0, 2)}
+        assert any("2 bonds made by distance in residues XYZ" in note for note in file.notes)
+
+
+def test_rows_ascend_as_in_every_reader(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5")
+    with H5MDTrajectory(tmp_path / "a.h5") as file:
+        for rows in ([1, 0], [1, 1], [-1], [T]):
+            with pytest.raises(IndexError, match="ascend"):
+                file.read(np.array(rows))
+
+
+def test_damage_that_shows_when_frames_are_read_is_named(tmp_path: Path) -> None:
+    foreign(tmp_path / "a.h5md", "Angstrom", "kcal/mol/A")
+    with h5py.File(tmp_path / "a.h5md") as file:
+        chunk = file["particles/trajectory/force/value"].id.get_chunk_info(1)
+    with (tmp_path / "a.h5md").open("r+b") as stream:
+        stream.seek(chunk.byte_offset)
+        stream.write(b"\xff" * chunk.size)
+    with H5MDTrajectory(tmp_path / "a.h5md") as trajectory:
+        trajectory.read(np.array([0, 1]), forces=True)
+        with pytest.raises(DataError, match="damaged or cut short") as error:
+            trajectory.read(np.array([2, 3]), forces=True)
+    assert "frames 2 to 3" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +269,7 @@ def test_a_frame_that_is_not_finite_is_named(tmp_path: Path) -> None:
         file["particles/all/force/value"][3, 2, 1] = np.nan
     with H5MDTrajectory(tmp_path / "a.h5") as file:
         file.read(np.array([0, 1, 2, 4, 5]), forces=True)
-        with pytest.raises(DataError, match=r"'force' must be finite") as error:
+        with pytest.raises(DataError, match=r"forces must be finite") as error:
             file.read(np.arange(T), forces=True)
     assert "frame 3, atom 2" in str(error.value)
 
