@@ -130,6 +130,28 @@ def atomic_path(path: Path | str, *, force: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def scratch_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside an output, for what other processes read while it is made.
+
+    The file is removed when the block ends; what a killed process left is removed by the next one
+    that asks with the same `path`. No folder is created: if the output's is not there yet, the file
+    stands in the nearest that is.
+
+    Args:
+        path: the output.
+    """
+    folder = next(p for p in Path(path).absolute().parents if p.exists())
+    path = folder / f"{Path(path).name}.scratch"
+    temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.tmp{path.suffix}")
+    try:
+        with contextlib.suppress(OSError):  # whoever writes the file is told
+            _sweep(path)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path | str, text: str, *, force: bool = False) -> None:
     """Write UTF-8 text atomically (see `atomic_path` for the errors)."""
     with atomic_path(path, force=force) as temporary:

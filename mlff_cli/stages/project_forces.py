@@ -8,8 +8,7 @@ whatever its length. torch is imported for `--device cuda` alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,29 +16,31 @@ import numpy as np
 
 from mlff_cli.coarse.forces.aggforce_engine import require_aggforce
 from mlff_cli.coarse.forces.device_gram import require_device
-from mlff_cli.coarse.forces.force_fit import Recipe, check_groups, fit_force_map
-from mlff_cli.coarse.forces.force_inputs import check_trajectories, ensemble_temperature, find_rigid
-from mlff_cli.coarse.forces.force_passes import gram_matrices, noisy, prepare, projected
-from mlff_cli.coarse.forces.force_report import UNITS, fit_report, judgement, tables
-from mlff_cli.coarse.forces.force_split import Split, split_frames
-from mlff_cli.coarse.forces.frame_sample import FrameSample
-from mlff_cli.coarse.forces.rigid_groups import RigidGroups
+from mlff_cli.coarse.forces.force_fit import Recipe
+from mlff_cli.coarse.forces.force_job import Job, fit, look, write
+from mlff_cli.coarse.forces.force_passes import noisy, prepare, projected
+from mlff_cli.coarse.forces.force_report import UNITS, tables
+from mlff_cli.coarse.forces.force_split import split_frames
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew, crew
 from mlff_cli.core.command_line import command_line
+from mlff_cli.core.digests import Digests
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.memory import size_text
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
-from mlff_cli.core.tasks import Crew
-from mlff_cli.data.beads.cg_npz import CGBlock, CGSet
+from mlff_cli.data.beads.cg_npz import CGSet, is_cg_npz
 from mlff_cli.data.beads.cg_writer import CGWriter
-from mlff_cli.data.beads.force_rows import Rows, rows_of_molecules
-from mlff_cli.data.beads.force_sources import ForceSources, absolute, digests, match_sources
-from mlff_cli.data.beads.map_store import MapStore, Projected
-from mlff_cli.data.trajectories.opening import split_selection
+from mlff_cli.data.beads.force_rows import rows_of_molecules
+from mlff_cli.data.beads.force_sources import absolute, digests, match_sources, paths_as_given
+from mlff_cli.data.beads.map_store import Projected, map_store
+from mlff_cli.data.trajectories.opening import split_selection, trajectory_format
 
 MOST_NOISE = 5.0  # angstrom; beads are 3.8 A apart
 SILENT = 1 << 30  # bytes hashed without a word
+CONSTRAINTS = (
+    "auto finds what the simulation kept rigid, topology takes bonds to hydrogen and rigid water, "
+    "a file lists groups of atoms"
+)
 CHOICES = ("auto", "topology", "none")  # of --constraints; anything else is a file
 
 
@@ -78,24 +79,6 @@ class Options:
     dry_run: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """The set and how its molecules are treated; lists go by molecule."""
-
-    cg: CGSet
-    names: list[str]
-    rows: list[Rows]
-    recipes: list[Recipe]
-    n_atoms: list[int]  # of the trajectories
-    rigid: list[RigidGroups]
-    options: Options
-    reporter: Reporter
-
-    @property
-    def n_frames(self) -> int:
-        return sum(len(rows.rows) for rows in self.rows)
-
-
 def run(
     trajectories: Sequence[Path | str],
     mapped: Path | str,
@@ -127,41 +110,50 @@ def run(
     device = _check(options)
     files = [split_selection(t)[0] for t in trajectories]
     check_writable(output, force=options.force, inputs=[mapped, *files])
-    with CGSet(mapped) as cg:
+    _check_order(trajectories, mapped)
+    with CGSet(mapped) as cg, Digests([*files, mapped]) as hashes:
         _check_set(cg, reporter)
-        size = sum(file.stat().st_size for file in files)
-        if size > SILENT:
-            reporter.info(f"hashing {size_text(size)} of trajectories to recognise them")
-        found = digests(trajectories)
         rows = rows_of_molecules(cg)
+        splits = [
+            split_frames(
+                *(some.order, options.holdout, options.seed),
+                folds=options.l2 == "cv",
+                where=f"{cg.path}, molecule {cg.molecules[k].name}",
+            )
+            for k, some in enumerate(rows)
+        ]
+        found = _digests(trajectories, files, hashes, reporter)
         used = np.unique(np.concatenate([some.source for some in rows]))
-        matched = match_sources(found, cg.sources, used, str(mapped))
-        paths = {k: absolute(path) for k, path in matched.items()}
-        job = _look(cg, rows, paths, options, reporter)
+        paths = match_sources(found, cg.sources, used, str(mapped))
+        recipe = Recipe(
+            options.method, options.l2, options.engine, options.noise, options.temperature
+        )
+        job = look(cg, rows, splits, paths, recipe, options.constraints, reporter)
         if options.dry_run:
-            return _plan(job, output)
-        record = _provenance(trajectories, mapped, found, options, cg)
+            return _plan(job, output, options)
+        record = _provenance(trajectories, mapped, found, hashes, options, cg)
         with (
+            paths_as_given(trajectories),
             crew(
-                *(prepare, (paths,)),
+                *(prepare, ({k: absolute(path) for k, path in paths.items()},)),
                 workers=options.workers,
                 scheduler=options.scheduler,
                 reporter=reporter,
                 inputs=[file.absolute() for file in files],
             ) as workers,
-            closing(MapStore()) as weights,
+            map_store(output) as maps,
         ):
-            reports = _fit(job, workers, weights, device)
+            reports = fit(job, workers, maps, device, reporter)
             told = _told(reports, options)
             metadata = {**cg.metadata, "force_map": told, "provenance": record}
-            molecules = Projected(cg.molecules, weights)
+            molecules = Projected(cg.molecules, maps)
             with CGWriter(
                 *(output, molecules, cg.species_table, cg.sources, metadata), force=options.force
             ) as writer:
-                blocks = projected(workers, cg, weights, job.n_atoms)
+                blocks = projected(workers, cg, maps, job.n_atoms)
                 if options.noise is not None:
-                    blocks = noisy(blocks, cg, weights, job.recipes, options.seed)
-                _write(job, blocks, reports, writer)
+                    blocks = noisy(blocks, cg, maps, job.recipes, options.seed)
+                write(job, blocks, reports, writer, options.seed, reporter)
     lines = [f"wrote {output}: {job.n_frames} frames with forces"]
     data = {"output": str(output), "frames": job.n_frames, **told}
     return Summary(data, tables(reports), lines)
@@ -180,9 +172,10 @@ def _check(options: Options) -> Any:
             remedy="leave one of them out",
         )
     if options.constraints not in CHOICES and not Path(options.constraints).exists():
+        is_word = options.constraints == Path(options.constraints).stem
         raise UsageError(
             f"--constraints must be {', '.join(CHOICES)} or a file, found {options.constraints!r}",
-            remedy="check the path",
+            remedy=CONSTRAINTS if is_word else "check the path",
         )
     if not 0.0 <= options.holdout < 1.0:
         raise UsageError(
@@ -223,6 +216,31 @@ def _check(options: Options) -> Any:
     return require_device(options.device)
 
 
+def _check_order(trajectories: Sequence[Path | str], mapped: Path | str) -> None:
+    """Refuse a trajectory where the mapped set should be, and a set among the trajectories."""
+    first = [str(path) for path in trajectories if _is_set(path)]
+    kind = None if _is_set(mapped) else trajectory_format(mapped)
+    if kind == "npz" and _is_set(mapped) is None:
+        kind = None  # damaged, whatever it was
+    if first or kind:
+        found = [f"a trajectory ({kind}) in its place"] if kind else []
+        found += [f"{', '.join(first)} among the trajectories"] if first else []
+        raise UsageError(
+            "the mapped set comes last, behind the trajectories that it was mapped from; found "
+            f"{' and '.join(found)}",
+            where=str(mapped),
+            remedy="mlff project-forces TRAJECTORIES MAPPED -o OUTPUT",
+        )
+
+
+def _is_set(path: Path | str) -> bool | None:
+    """Whether a file is a coarse-grained set; None where it is no readable NPZ file."""
+    try:
+        return is_cg_npz(split_selection(path)[0])
+    except DataError:  # told by whoever opens it
+        return None
+
+
 def _check_set(cg: CGSet, reporter: Reporter) -> None:
     for note in cg.notes:
         reporter.warning(note)
@@ -241,77 +259,14 @@ def _check_set(cg: CGSet, reporter: Reporter) -> None:
         )
 
 
-def _look(
-    cg: CGSet, rows: list[Rows], paths: Mapping[int, str], options: Options, reporter: Reporter
-) -> _Job:
-    """Find everything wrong that can be found before forces are read, and what is rigid."""
-    names = [cg.molecules[k].name for k in range(len(rows))]
-    recipes = []
-    for some, name in zip(rows, names, strict=True):
-        kelvin, notes = ensemble_temperature(some, name, options.noise, options.temperature)
-        for note in notes:
-            reporter.warning(note)
-        recipes.append(Recipe(options.method, options.l2, options.engine, options.noise, kelvin))
-    rigid = []
-    with ForceSources(paths) as sources:
-        looked = [check_trajectories(cg.molecules[k], rows[k], sources) for k in range(len(rows))]
-        for note in dict.fromkeys(sources.notes):
-            reporter.warning(note)
-        for k, some in enumerate(rows):
-            beads = cg.molecules[k]
-            found = find_rigid(options.constraints, beads, some, sources, looked[k], names)
-            for note in found.notes:
-                reporter.warning(f"{beads.name}: {note}")
-            if beads.mapping is None:
-                raise DataError(f"molecule {beads.name} has no mapping", where=str(cg.path))
-            check_groups(beads.mapping, found.groups, f"{cg.path}, molecule {beads.name}")
-            rigid.append(found)
-    n_atoms = [found.n_atoms for found in looked]
-    return _Job(cg, names, rows, recipes, n_atoms, rigid, options, reporter)
-
-
-def _fit(job: _Job, workers: Crew, weights: MapStore, device: Any) -> list[dict[str, Any]]:
-    """First pass: every molecule's force map goes to `weights`, what is known of it is returned."""
-    reports = []
-    with job.reporter.progress(job.n_frames, "reading forces", "frames") as bar:
-        for k, rows in enumerate(job.rows):
-            beads, rigid = job.cg.molecules[k], job.rigid[k]
-            assert beads.mapping is not None
-            where = f"{job.cg.path}, molecule {beads.name}"
-            split = _split(job, k)
-            folds, held_out = gram_matrices(
-                *(workers, rows, split, beads.atom_index, rigid.groups, job.n_atoms[k], bar, device)
-            )
-            fit = fit_force_map(beads.mapping, rigid.groups, folds, held_out, job.recipes[k], where)
-            weights.append(fit.chosen.matrix)
-            sizes = {"beads": beads.n_beads, "atoms": beads.n_atoms}
-            told = {"constraints": rigid.plain(), **fit_report(fit, split)}
-            reports.append({"molecule": beads.name, **sizes, **told})
-            for note in judgement(reports[-1]):
-                job.reporter.warning(f"{beads.name}: {note}")
-    return reports
-
-
-def _split(job: _Job, k: int) -> Split:
-    order, options = job.rows[k].order, job.options
-    where = f"{job.cg.path}, molecule {job.names[k]}"
-    return split_frames(order, options.holdout, options.seed, folds=options.l2 == "cv", where=where)
-
-
-def _write(
-    job: _Job, blocks: Iterable[CGBlock], reports: Sequence[dict[str, Any]], writer: CGWriter
-) -> None:
-    """Second pass: write the blocks; what no model of the beads can learn goes to the reports."""
-    samples = {k: FrameSample(job.options.seed, rows.rows) for k, rows in enumerate(job.rows)}
-    with job.reporter.progress(job.n_frames, "projecting forces", "frames") as bar:
-        for block in blocks:
-            writer.append(block)
-            sample = samples[block.molecule]
-            sample.add(block)
-            if sample.complete and "unlearnable" not in reports[block.molecule]:
-                reports[block.molecule]["unlearnable"] = sample.bound()
-                sample.clear()
-            bar.advance(len(block.R))
+def _digests(
+    trajectories: Sequence[Path | str], files: Sequence[Path], hashes: Digests, reporter: Reporter
+) -> dict[str, str]:
+    """SHA-256 of every trajectory, by which it is recognised."""
+    size = sum(file.stat().st_size for file in set(files))
+    say = reporter.info if size > SILENT else reporter.detail
+    say(f"hashing {size_text(size)} of trajectories to recognise them")
+    return digests(trajectories, hashes.of)
 
 
 def _told(reports: Sequence[Mapping[str, Any]], options: Options) -> dict[str, Any]:
@@ -330,12 +285,13 @@ def _provenance(
     trajectories: Sequence[Path | str],
     mapped: Path | str,
     found: Mapping[str, str],
+    hashes: Digests,
     options: Options,
     cg: CGSet,
 ) -> dict[str, Any]:
     """Where the set comes from; what it said of its own origin is carried along."""
     inputs: list[Path | str] = [*trajectories, mapped]
-    known = {Path(t): found[str(t)] for t in trajectories}
+    known = {Path(t): found[str(t)] for t in trajectories} | {Path(mapped): hashes.of(mapped)}
     if options.constraints not in CHOICES:
         inputs.append(options.constraints)
     packages = ["numpy", "scipy"] + (["aggforce"] if options.engine == "aggforce" else [])
@@ -350,16 +306,15 @@ def _provenance(
     return {**record, "origins": {str(mapped): before}} if before else record
 
 
-def _plan(job: _Job, output: Path | str) -> Summary:
+def _plan(job: Job, output: Path | str, options: Options) -> Summary:
     """What would be done."""
-    options = job.options
     noise = f", noise of {options.noise:g} A" if options.noise is not None else ""
     lines = [
         f"would fit the {options.method} force map ({options.engine}{noise}) of "
         f"{', '.join(job.names)} and write {job.n_frames} frames to {output}"
     ]
     for k, name in enumerate(job.names):
-        split, rigid = _split(job, k), job.rigid[k].plain()
+        split, rigid = job.splits[k], job.rigid[k].plain()
         n = len(np.unique(job.rows[k].source))
         lines.append(
             f"{name}: {split.n_training} frames to fit on and {split.n_held_out} held out, of {n} "

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +19,10 @@ import pytest
 from mlff_cli.coarse.forces.aggforce_engine import INSTALL
 from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
 from mlff_cli.coarse.forces.noise import frame_noise
+from mlff_cli.core.errors import DataError, NumericalError
 from mlff_cli.core.reporting import NullReporter, Summary
+from mlff_cli.core.runtime import StopRequest
+from mlff_cli.core.tasks import Here
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.stages.project_forces import Options, run
 from tests.dask_commands import local_cluster
@@ -97,6 +102,8 @@ def test_the_report_is_what_the_written_forces_are(tmp_path: Path) -> None:
     assert molecule["constraints"]["from_trajectory"] == 8
     bound = molecule["unlearnable"]
     assert 0.0 < bound["bound"] <= bound["total"]
+    assert (bound["frames"], bound["of"]) == (60, "held-out frames")
+    assert bound["total"] == pytest.approx(scores["held_out"], rel=1e-5)
     assert summary.data["molecules"] == json.loads(json.dumps(found.report["molecules"]))
     assert [table.title.split(",")[0] for table in summary.tables] == [
         "constraints",
@@ -287,6 +294,37 @@ def test_no_holdout_is_said_by_null(tmp_path: Path) -> None:
     assert molecule["frames"]["held_out"] == 0
     assert molecule["mean_square_force"]["optimal"]["held_out"] is None
     assert summary.tables[1].rows[1][3] == "-"
+    assert molecule["unlearnable"]["bound"] is None
+    assert any("no bound on the variance" in note for note in summary.tables[2].notes)
+
+
+def test_the_basic_map_is_bounded_by_all_frames(tmp_path: Path) -> None:
+    """It is fitted on none."""
+    case = cases.case(tmp_path)
+    for holdout in (0.0, 0.2):
+        found, _, _ = project(case, method="basic", holdout=holdout, force=True)
+        bound = found.report["molecules"][0]["unlearnable"]
+        assert (bound["frames"], bound["of"]) == (240, "all frames")
+        assert bound["total"] == pytest.approx(np.mean(found.F.astype(float) ** 2), rel=1e-5)
+
+
+def test_what_is_proposed_for_few_frames_is_no_silent_trap(tmp_path: Path) -> None:
+    """Five frames determine no weights: the l2 that is proposed makes a map, and a warning."""
+    beads = cases.molecule("long", 12)
+    x, f = cases.dynamics(5, n=12)
+    path = cases.trajectory(tmp_path / "t.npz", x, f)
+    every = cases.block(beads, x, np.arange(5))
+    case = [path], cases.mapped(tmp_path / "m.npz", [beads], [cases.source(path, 5)], [every])
+    with pytest.raises(NumericalError, match="fewer than the 24 groups") as caught:
+        project(case)
+    remedy = str(caught.value.remedy)
+    assert remedy.startswith("use more frames")
+    assert "cv" not in remedy  # four frames to fit on make no five folds
+    for l2 in (0.03, float(remedy.partition("as --l2 ")[2])):
+        found, _, warnings = project(case, l2=l2, force=True)
+        assert any("use more frames" in text for text in warnings)
+    fitted = np.mean(found.F.astype(float) ** 2, axis=(1, 2))
+    assert fitted.min() > 0.05 * fitted.max()  # forces are there in every frame
 
 
 def test_cross_validation_is_told(tmp_path: Path) -> None:
@@ -310,7 +348,7 @@ def test_a_map_that_fits_noise_is_said_to(tmp_path: Path) -> None:
         tmp_path / "m.npz", [beads], sources, [cases.block(beads, x, np.arange(10))]
     )
     _, _, warnings = project(([path], mapped), constraints="topology")
-    assert any("--l2 cv, or more frames" in text for text in warnings)
+    assert any("use more frames, or --l2 cv" in text for text in warnings)
 
 
 CONSTRAINTS = [
@@ -491,3 +529,64 @@ def test_aggforce_finds_the_same_map(tmp_path: Path) -> None:
         theirs, _, _ = project(case, "b.npz", force=True, engine="aggforce", **options)
         np.testing.assert_allclose(theirs.maps[0], ours.maps[0], atol=1e-6)
         assert theirs.report["molecules"][0]["difference_from_native"] < 1e-6
+
+
+class Sizes(Here):
+    """This process, as if its arguments and results were handed to another."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def map(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        for task in tasks:
+            sent = pickle.dumps(task)
+            (found,) = super().map([pickle.loads(sent)])
+            result = pickle.dumps(found)
+            self.sizes.append(len(sent) + (len(result) if task[0] == "gram" else 0))
+            yield pickle.loads(result)
+
+
+def test_little_is_handed_to_workers_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many small pieces: neither a Gram matrix nor the map goes with each of them."""
+    n, n_frames = 60, 600  # 120 rigid groups of 240 atoms
+    beads = cases.molecule("long", n)
+    x, f = cases.dynamics(n_frames, n=n)
+    path = cases.trajectory(tmp_path / "t.npz", x, f)
+    every = cases.block(beads, x, np.arange(n_frames))
+    case = (
+        [path],
+        cases.mapped(tmp_path / "m.npz", [beads], [cases.source(path, n_frames)], [every]),
+    )
+    whole, _, _ = project(case, "a.npz")
+    monkeypatch.setattr("mlff_cli.data.beads.force_rows.TASK_BYTES", 24 * 4 * n * 5)
+    monkeypatch.setattr(
+        "mlff_cli.stages.project_forces.crew",
+        lambda prepare, shared, **_: nullcontext(Sizes(prepare, shared, StopRequest())),
+    )
+    Sizes.sizes.clear()
+    found, _, _ = project(case, "b.npz")
+    np.testing.assert_allclose(found.maps[0], whole.maps[0], atol=1e-12)
+    np.testing.assert_array_equal(found.R, whole.R)
+    assert len(Sizes.sizes) > 100  # most of them W f of five frames
+    forces = 24 * 4 * n * n_frames  # float64, as they are read in either pass
+    assert sum(Sizes.sizes) < 0.25 * forces
+
+
+@pytest.mark.parametrize("given", ["t.npz", "sub/../t.npz"])
+def test_errors_name_files_as_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    beads = cases.molecule()
+    x, f = cases.dynamics(40)
+    f[30, 3] = np.nan
+    path = cases.trajectory(tmp_path / "t.npz", x, f)
+    every = cases.block(beads, x, np.arange(40))
+    cases.mapped(tmp_path / "m.npz", [beads], [cases.source(path, 40)], [every])
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for workers in (1, 2):
+        with pytest.raises(DataError, match="finite") as caught:
+            run([given], "m.npz", "cg.npz", Options(workers=workers))
+        assert str(caught.value).startswith(f"{given}")
+        assert str(tmp_path) not in str(caught.value)

@@ -162,6 +162,20 @@ def test_a_file_that_is_no_trajectory(tmp_path: Path) -> None:
 # --- the mapped set
 
 
+def test_the_mapped_set_comes_last(tmp_path: Path) -> None:
+    trajectories, mapped = cases.case(tmp_path, (30, 20))
+    other = tmp_path / "t.pdb"
+    other.write_text("text")
+    for given, last, found in (
+        ([mapped, trajectories[0]], trajectories[1], "a trajectory .npz. in its place and .*m"),
+        (trajectories[:1], trajectories[1], "a trajectory .npz. in its place"),
+        ([mapped, *trajectories], mapped, "mapped.npz among the trajectories"),
+    ):
+        error = refused((given, last), UsageError, f"the mapped set comes last.*{found}")
+        assert error.remedy == "mlff project-forces TRAJECTORIES MAPPED -o OUTPUT"
+    refused((trajectories, other), DataError, "not a readable NPZ file")
+
+
 def test_a_set_of_a_seed(tmp_path: Path) -> None:
     trajectories, _ = cases.case(tmp_path, (30,))
     seed_set(tmp_path / "seed.npz", [3, 3])
@@ -239,8 +253,18 @@ def test_constraints_with_half_an_atom_outside(tmp_path: Path) -> None:
     refused(([path], mapped), DataError, "only one of them belongs", constraints=str(file))
 
 
-def test_no_such_file_of_constraints(tmp_path: Path) -> None:
-    refused(one(tmp_path), UsageError, "auto, topology, none or a file", constraints="atuo")
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("atuo", "auto finds what the simulation kept rigid"),
+        ("hbonds", "topology takes bonds to hydrogen"),
+        ("groups.txt", "check the path"),
+        ("far/groups", "check the path"),
+    ],
+)
+def test_no_such_file_of_constraints(tmp_path: Path, given: str, remedy: str) -> None:
+    error = refused(one(tmp_path), UsageError, "auto, topology, none or a file", constraints=given)
+    assert remedy in str(error.remedy)
 
 
 def test_a_singular_gram_matrix(tmp_path: Path) -> None:
@@ -300,7 +324,9 @@ def test_too_few_frames_for_a_holdout(tmp_path: Path) -> None:
     refused(one(tmp_path, n=1), UsageError, "1 frame is too few")
     folder = tmp_path / "five"
     folder.mkdir()
-    refused(one(folder, n=5), UsageError, "5 folds", l2="cv")
+    case = one(folder, n=5)
+    case[0][0].write_bytes(case[0][0].read_bytes() + b"changed")  # told before files are read
+    refused(case, UsageError, "5 folds", l2="cv")
 
 
 def test_several_temperatures(tmp_path: Path) -> None:

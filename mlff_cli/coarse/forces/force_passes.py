@@ -7,6 +7,7 @@ of the pieces, so that one process, several, or a cluster give the same.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from mlff_cli.core.tasks import Crew
 from mlff_cli.data.beads.cg_npz import CGBlock, CGSet
 from mlff_cli.data.beads.force_rows import Rows, pieces, read_frames
 from mlff_cli.data.beads.force_sources import ForceSources
+from mlff_cli.data.beads.map_store import MapStore, Place
 
 OF_FRAMES = ("R", "F", "source", "frame", "temperature", "rows")  # of a CGBlock
 
@@ -33,11 +35,16 @@ Work = Callable[..., Any]
 
 
 def prepare(paths: Mapping[int, str]) -> Work:
-    """What a worker runs: a pass by name, over some frames of one source."""
+    """What a worker runs: a pass by name, over some frames of one source.
+
+    The last force map is kept: pieces of a molecule follow one another.
+    """
     sources = ForceSources(paths)
+    read = functools.lru_cache(maxsize=1)(Place.read)
 
     def work(name: str, source: int, *arguments: Any) -> Any:
-        return _PASSES[name](sources, source, *arguments)
+        known = [read(a) if isinstance(a, Place) else a for a in arguments]
+        return _PASSES[name](sources, source, *known)
 
     weakref.finalize(work, sources.close)  # files close with the worker, not when Python likes
     return work
@@ -101,7 +108,7 @@ def gram_matrices(
     """
     n_groups = int(groups.max()) + 1
     ordered, part = rows.select(rows.order), split.part[rows.order]
-    work = list(pieces(ordered.source, part, n_atoms))
+    work = list(pieces(ordered.source, part, n_atoms, n_groups))
     extra = () if device is None else (device,)
     tasks = (
         ("gram", int(ordered.source[p[0]]), ordered.frame[p], atoms, groups, *extra) for p in work
@@ -117,15 +124,13 @@ def gram_matrices(
     return folds, held_out
 
 
-def projected(
-    crew: Crew, cg: CGSet, weights: Sequence[np.ndarray], n_atoms: Sequence[int]
-) -> Iterator[CGBlock]:
+def projected(crew: Crew, cg: CGSet, maps: MapStore, n_atoms: Sequence[int]) -> Iterator[CGBlock]:
     """The set's blocks with forces W f, in the order of its frames.
 
     Args:
         crew: runs `prepare`.
         cg: the mapped set.
-        weights: W (n, N) of every molecule.
+        maps: W (n, N) of every molecule.
         n_atoms: of every molecule's trajectories.
 
     Raises:
@@ -134,15 +139,14 @@ def projected(
     waiting: deque[CGBlock] = deque()  # handed out and not yet back, in order
 
     def tasks() -> Iterator[tuple[Any, ...]]:
-        current = -1
-        atoms, w = np.empty(0), np.empty(0)
+        current, beads = -1, cg.molecules[0]
         for block in cg.blocks(forces=False):
             if block.molecule != current:
-                current = block.molecule
-                atoms, w = cg.molecules[current].atom_index, weights[current]
+                current, beads = block.molecule, cg.molecules[block.molecule]
             for piece in pieces(block.source, block.source, n_atoms[current]):
                 waiting.append(select(block, piece))
-                yield "apply", int(block.source[piece[0]]), block.frame[piece], atoms, w
+                source, frames = int(block.source[piece[0]]), block.frame[piece]
+                yield "apply", source, frames, beads.atom_index, maps.places[current]
 
     for forces in crew.map(tasks()):
         yield dataclasses.replace(waiting.popleft(), F=forces)

@@ -152,13 +152,19 @@ def _map_table(reports: Sequence[Mapping[str, Any]], more: list[str]) -> Table:
     if any(bounds):
         rows += [
             ["variance no CG model learns, at most", *(_bound(b) for b in bounds)],
-            ["from frames as near as, A", *(_number(b.get("distance"), ".2g") for b in bounds)],
+            ["from so many frames", *(_frames(b) for b in bounds)],
+            ["as near as, A", *(_number(b.get("distance"), ".2g") for b in bounds)],
         ]
     notes = [
         f"{r['molecule']}: noise of {r['noise']['sigma']:g} A at {r['noise']['temperature']:g} K, "
         "for which W M^T need not be 1"
         for r in reports
         if "noise" in r
+    ]
+    notes += [
+        f"{r['molecule']}: no bound on the variance, {b['why']}"
+        for r, b in zip(reports, bounds, strict=True)
+        if "why" in b
     ]
     columns = ["force map", *(r["molecule"] for r in reports)]
     return Table("force map", columns, rows, [*notes, *more])
@@ -169,10 +175,14 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _bound(found: Mapping[str, Any]) -> str:
-    if not found:
+    if found.get("bound") is None:
         return "-"
     error = found["error"]
     return f"{found['bound']:.4g}" + ("" if error is None else f" +- {error:.2g}")
+
+
+def _frames(found: Mapping[str, Any]) -> str:
+    return f"{found['frames']} of {found['of']}" if "of" in found else "-"
 
 
 def _scores(force_map: ForceMap, fit: Fit) -> dict[str, Any]:

@@ -10,9 +10,11 @@ size, sums of different processes are merged: no pass over the forces needs more
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from scipy.linalg.blas import dsyrk
+from scipy.linalg.lapack import dtpttr, dtrttp
 
 from mlff_cli.core.errors import DataError
 
@@ -132,6 +134,14 @@ class Gram:
         for part in parts:
             whole.merge(part)
         return whole
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Half the numbers, for a process to hand to another."""
+        return {**vars(self), "_sum": dtrttp(self._sum, uplo="U")[0]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        packed = state.pop("_sum")
+        vars(self).update(state, _sum=dtpttr(state["n_groups"], packed, uplo="U")[0])
 
     @property
     def matrix(self) -> np.ndarray:

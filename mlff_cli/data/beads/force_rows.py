@@ -45,15 +45,22 @@ class Rows:
         return Rows(*(values[which] for values in vars(self).values()))
 
 
-def pieces(source: np.ndarray, label: np.ndarray, n_atoms: int) -> Iterator[np.ndarray]:
-    """Indices of consecutive frames of one source and one label, `TASK_BYTES` of forces at most.
+def pieces(
+    source: np.ndarray, label: np.ndarray, n_atoms: int, n_groups: int = 0
+) -> Iterator[np.ndarray]:
+    """Indices of consecutive frames of one source and one label.
+
+    A piece has `TASK_BYTES` of forces at most; where its result is a Gram matrix of g groups, or
+    2 g frames: then its 6 g N numbers are more than the g^2 that are handed back and added up.
+    They are read as a stream (`read_frames`).
 
     Args:
         source: (T,) trajectory of each frame.
         label: (T,) anything that must not mix.
         n_atoms: of the trajectories.
+        n_groups: g of a Gram matrix; 0 where the result is none.
     """
-    step = max(1, TASK_BYTES // (24 * n_atoms))
+    step = max(1, TASK_BYTES // (24 * n_atoms), 2 * n_groups)
     changes = (np.diff(source) != 0) | (np.diff(label) != 0)
     for run in np.split(np.arange(len(source)), np.flatnonzero(changes) + 1):
         for start in range(0, len(run), step):

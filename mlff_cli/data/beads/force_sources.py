@@ -7,15 +7,15 @@ digest counts: a trajectory belongs to the source whose digest it has.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlff_cli.core.artifacts import sha256
-from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.core.errors import DataError, MLFFError, UsageError
 from mlff_cli.data.trajectories.opening import Trajectory, open_trajectory, split_selection
 
 OPEN_FILES = 8  # trajectories kept open at a time
@@ -27,23 +27,48 @@ def absolute(path: Path | str) -> str:
     return str(file.absolute()) + (f"@{selection}" if selection is not None else "")
 
 
-def digests(trajectories: Sequence[Path | str]) -> dict[str, str]:
-    """SHA-256 of every trajectory as a set's `sources` write it; a file is read once.
+def digests(
+    trajectories: Sequence[Path | str], of: Callable[[Path], str] = sha256
+) -> dict[str, str]:
+    """SHA-256 of every trajectory as a set's `sources` write it.
+
+    Args:
+        trajectories: files, or parts of them.
+        of: a file's SHA-256, as `core.digests.Digests.of`.
 
     Raises:
         UsageError: a path is given twice.
         StorageError: a file does not exist or cannot be read.
     """
-    files: dict[Path, str] = {}
     found: dict[str, str] = {}
     for path in trajectories:
         if str(path) in found:
             raise UsageError(f"{path} is given twice", remedy="give each trajectory once")
         file, selection = split_selection(path)
-        if file not in files:
-            files[file] = sha256(file)
-        found[str(path)] = files[file] + (f"@{selection}" if selection is not None else "")
+        found[str(path)] = of(file) + (f"@{selection}" if selection is not None else "")
     return found
+
+
+@contextmanager
+def paths_as_given(trajectories: Iterable[Path | str]) -> Iterator[None]:
+    """Let errors of the block name trajectories as the user did, not by absolute paths."""
+    given: dict[str, str] = {}
+    for path in trajectories:
+        file = split_selection(path)[0]
+        given |= {absolute(path): str(path), str(file.absolute()): str(file)}
+
+    def said(text: str) -> str:
+        for path in sorted(given, key=len, reverse=True):
+            text = text.replace(path, given[path])
+        return text
+
+    try:
+        yield
+    except MLFFError as error:
+        error.message = said(error.message)
+        error.where = error.where and said(error.where)
+        error.remedy = error.remedy and said(error.remedy)
+        raise
 
 
 def match_sources(

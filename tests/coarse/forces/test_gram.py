@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,3 +96,15 @@ def test_a_force_that_is_not_finite_is_named(value):
 def test_atoms_must_agree():
     with pytest.raises(DataError, match=r"\(frames, 6, 3\).*found \(7, 5, 3\)"):
         Gram(4).add(forces()[:, :5], GROUPS)
+
+
+def test_a_matrix_that_was_handed_over_is_the_same_and_half_as_large() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.arange(100)
+    forces = rng.normal(size=(20, 100, 3))
+    gram = Gram(100).add(forces, groups)
+    sent = pickle.dumps(gram)
+    assert len(sent) < 8 * 100 * 101 / 2 + 1000
+    found = pickle.loads(sent)
+    np.testing.assert_array_equal(found.matrix, gram.matrix)
+    np.testing.assert_array_equal(found.add(forces, groups).matrix, gram.add(forces, groups).matrix)

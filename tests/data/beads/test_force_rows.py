@@ -17,18 +17,31 @@ from mlff_cli.data.trajectories.opening import open_trajectory
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=60),
     st.integers(1, 50_000),
+    st.integers(0, 20),
 )
 def test_pieces_cover_every_frame_once_and_never_mix(
-    frames: list[tuple[int, int]], n_atoms: int
+    frames: list[tuple[int, int]], n_atoms: int, n_groups: int
 ) -> None:
     source, label = np.array(frames, int).reshape(-1, 2).T
-    found = list(pieces(source, label, n_atoms))
+    found = list(pieces(source, label, n_atoms, n_groups))
     joined = np.concatenate(found) if found else np.empty(0)
     np.testing.assert_array_equal(joined, np.arange(len(frames)))
     for piece in found:
         if len(piece):
             assert len(set(source[piece])) == len(set(label[piece])) == 1
-            assert len(piece) == 1 or 24 * n_atoms * len(piece) <= force_rows.TASK_BYTES
+            small = 24 * n_atoms * len(piece) <= force_rows.TASK_BYTES
+            assert small or len(piece) <= max(1, 2 * n_groups)
+
+
+def test_a_gram_matrix_is_smaller_than_what_it_is_made_of() -> None:
+    """Of a long trajectory of a large system, every piece but the last."""
+    n_atoms, n_groups = 8000, 4000
+    everything = np.zeros(20_000, int)
+    *full, _ = (len(p) for p in pieces(everything, everything, n_atoms, n_groups))
+    assert full
+    assert min(full) * 3 * n_atoms > 3 * n_groups**2
+    *full, _ = (len(p) for p in pieces(everything, everything, n_atoms))
+    assert max(full) * 24 * n_atoms <= force_rows.TASK_BYTES
 
 
 def test_order_is_by_trajectory_then_frame() -> None:
