@@ -25,6 +25,7 @@ from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.data.beads.cg_beads import plain_chain
 from mlff_cli.data.beads.cg_npz import PER_MOLECULE, BeadMolecule, CGBlock, CGSet
 from mlff_cli.data.beads.cg_writer import CGWriter
+from mlff_cli.data.beads.few_sets import FewSets
 from mlff_cli.data.beads.force_map_report import own_force_map
 from mlff_cli.data.beads.species_names import species_names
 from mlff_cli.data.lazy_sequence import LazySequence
@@ -37,13 +38,13 @@ class _Joined:
     """An input: where its molecules, species and sources go.
 
     Attributes:
-        cg: opened.
+        number: of the input.
         species: (old,) new number of each species.
         molecules: (old,) new number of each molecule.
         first_source: new number of its source 0.
     """
 
-    cg: CGSet
+    number: int
     species: np.ndarray
     molecules: list[int]
     first_source: int
@@ -52,11 +53,12 @@ class _Joined:
 class _Molecules(LazySequence[BeadMolecule]):
     """Molecules of all inputs with new species numbers, read one by one."""
 
-    def __init__(self) -> None:
-        self.places: list[tuple[CGSet, int, np.ndarray]] = []
+    def __init__(self, sets: Sequence[CGSet]) -> None:
+        self.sets = sets
+        self.places: list[tuple[int, int, np.ndarray]] = []
         self.names: list[str] = []
 
-    def add(self, molecule: BeadMolecule, place: tuple[CGSet, int, np.ndarray]) -> None:
+    def add(self, molecule: BeadMolecule, place: tuple[int, int, np.ndarray]) -> None:
         """Add a molecule; of two that have one name the second is called `name_2`."""
         name, n = molecule.name, 1
         while name in self.names:
@@ -69,7 +71,9 @@ class _Molecules(LazySequence[BeadMolecule]):
         return len(self.places)
 
     def _make(self, k: int) -> BeadMolecule:
-        return dataclasses.replace(_molecule(*self.places[k]), name=self.names[k])
+        number, of_set, species = self.places[k]
+        molecule = _molecule(self.sets[number], of_set, species)
+        return dataclasses.replace(molecule, name=self.names[k])
 
 
 def combine(
@@ -107,7 +111,7 @@ def combine(
     digests = {p: sha256(p) for p in inputs}
     _no_duplicates(inputs, digests)
     with ExitStack() as stack:
-        sets = [stack.enter_context(CGSet(p)) for p in inputs]
+        sets = stack.enter_context(FewSets(inputs))
         for note in [note for cg in sets for note in cg.notes]:
             reporter.warning(note)
         _check(sets, reporter)
@@ -123,13 +127,13 @@ def combine(
         sources = [
             {**source, "molecule": part.molecules[int(source.get("molecule", 0))]}
             for part in joined
-            for source in part.cg.sources
+            for source in sets[part.number].sources
         ]
         writer = stack.enter_context(
             CGWriter(output, molecules, table, sources, metadata, force=force)
         )
         bar = stack.enter_context(reporter.progress(summary.data["frames"], "joining", "frames"))
-        for block in _blocks(joined):
+        for block in _blocks(sets, joined):
             writer.append(block)
             bar.advance(len(block.R))
     return summary
@@ -190,10 +194,10 @@ def _join(
     tables = [species_names(cg) for cg in sets]
     table = list(dict.fromkeys(name for names in tables for name in names))
     place = {name: k for k, name in enumerate(table)}
-    molecules, joined, told = _Molecules(), list[_Joined](), list[dict[str, Any]]()
+    molecules, joined, told = _Molecules(sets), list[_Joined](), list[dict[str, Any]]()
     known: dict[str, int] = {}
     first_source = 0
-    for cg, names in zip(sets, tables, strict=True):
+    for number, (cg, names) in enumerate(zip(sets, tables, strict=True)):
         species = np.array([place[name] for name in names], np.int32)
         numbers, metadata = [], _metadata(cg)
         for k in range(len(cg.layouts)):
@@ -201,10 +205,10 @@ def _join(
             key = _digest(molecule)
             if key not in known:
                 known[key] = len(molecules)
-                molecules.add(molecule, (cg, k, species))
+                molecules.add(molecule, (number, k, species))
                 told.append(metadata[k] if k < len(metadata) else {})
             numbers.append(known[key])
-        joined.append(_Joined(cg, species, numbers, first_source))
+        joined.append(_Joined(number, species, numbers, first_source))
         first_source += len(cg.sources)
     return table, molecules, joined, told
 
@@ -230,9 +234,9 @@ def _digest(molecule: BeadMolecule) -> str:
     return digest.hexdigest()
 
 
-def _blocks(joined: Sequence[_Joined]) -> Iterator[CGBlock]:
+def _blocks(sets: Sequence[CGSet], joined: Sequence[_Joined]) -> Iterator[CGBlock]:
     for part in joined:
-        for block in part.cg.blocks():
+        for block in sets[part.number].blocks():
             source = np.where(block.source >= 0, block.source + part.first_source, -1)
             yield dataclasses.replace(block, molecule=part.molecules[block.molecule], source=source)
 

@@ -18,6 +18,7 @@ from mlff_cli.data.beads.cg_combine import combine
 from mlff_cli.data.beads.cg_npz import CGBlock, CGSet
 from mlff_cli.data.beads.cg_writer import write_cg
 from tests.data.cg_sets import SOURCES, block, chain, seed_set
+from tests.open_files import room_for
 
 TABLE = ["ALA", "GLY", "PRO"]
 
@@ -100,6 +101,16 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("x", "other"):
         combine([a, b], tmp_path / f"{name}.npz")
     assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "other.npz").read_bytes()
+
+
+def test_more_sets_than_can_be_open(tmp_path: Path) -> None:
+    paths = [one(tmp_path / f"{k}.npz", 3 + k % 4, start=5 * k) for k in range(60)]
+    with room_for(20):  # eight are kept open
+        found = combine(paths, tmp_path / "all.npz")
+    assert (found.data["frames"], found.data["molecules"]) == (180, 4)
+    with CGSet(tmp_path / "all.npz") as cg:
+        np.testing.assert_array_equal(cg.per_frame("source"), np.repeat(np.arange(60), 3))
+        np.testing.assert_array_equal(cg.per_frame("frame")[::3], 5 * np.arange(60))
 
 
 def test_a_molecule_of_two_sets_is_kept_once(tmp_path: Path) -> None:
