@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from mlff_cli.coarse.mapping.species import KINDS
 from mlff_cli.core.artifacts import check_writable, provenance
 from mlff_cli.core.cluster import check_crew
 from mlff_cli.core.command_line import command_line
+from mlff_cli.core.digests import Digests
 from mlff_cli.core.errors import DataError, MLFFError, UsageError
+from mlff_cli.core.memory import size_text
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock
 from mlff_cli.data.beads.cg_writer import CGWriter
-from mlff_cli.data.beads.force_sources import absolute, digests
+from mlff_cli.data.beads.force_sources import absolute, digests, paths_as_given
 from mlff_cli.data.trajectories.frame_choice import choose_frames, frame_temperatures
 from mlff_cli.data.trajectories.opening import (
     Trajectory,
@@ -144,25 +146,19 @@ def run(
     if options.dry_run:
         plan = f"would map {sum(map(len, rows))} frames to {made.molecule.n_beads} beads"
         return dataclasses.replace(summary, lines=[f"{plan} and write {output}"])
-    found = digests(paths)
-    _no_duplicates(found)
-    sources = [
-        {"path": p, "sha256": found[p], "format": f, "n_frames": n, "n_atoms": atoms, "molecule": 0}
+    sources: list[dict[str, Any]] = [
+        {"path": p, "format": f, "n_frames": n, "n_atoms": atoms, "molecule": 0}
         for p, (f, n, atoms) in zip(paths, facts, strict=True)
     ]
-    known = {split_selection(p)[0]: d.partition("@")[0] for p, d in found.items()}
-    record = provenance(
-        command_line(["mlff", "cg-map", str(topology), *paths], options, Options()),
-        list(dict.fromkeys([Path(topology), *files, *known])),
-        seed=options.seed,
-        packages=("mdtraj",),
-        digests=known,
-    )
     told = [*made.remarks, *made.notes]
-    metadata = {**_settings(recipe, options), "notes": told, "provenance": record}
-    with CGWriter(
-        output, [made.molecule], made.species_table, sources, metadata, force=options.force
-    ) as writer:
+    metadata: dict[str, Any] = {**_settings(recipe, options), "notes": told}
+    read = [split_selection(p)[0] for p in paths]
+    inputs = list(dict.fromkeys([Path(topology), *files, *read]))
+    with Digests(inputs) as hashes, paths_as_given(paths):
+        # hashes are waited for only where there may be copies
+        _no_duplicates(digests(paths, hashes.of if _of_equal_size(read) else str))
+        size = size_text(sum(file.stat().st_size for file in inputs))
+        reporter.detail(f"hashing {size} of inputs while they are mapped")
         mapped = map_frames(
             list(map(absolute, paths)),
             rows,
@@ -172,9 +168,21 @@ def run(
             scheduler=options.scheduler,
             reporter=reporter,
         )
-        for k, taken, R in mapped:
-            source = np.full(len(taken), k)
-            writer.append(CGBlock(0, R, source, taken, temperatures[k][taken]))
+        with CGWriter(
+            output, [made.molecule], made.species_table, sources, metadata, force=options.force
+        ) as writer:
+            for k, taken, R in mapped:
+                source = np.full(len(taken), k)
+                writer.append(CGBlock(0, R, source, taken, temperatures[k][taken]))
+            for row, digest in zip(sources, digests(paths, hashes.of).values(), strict=True):
+                row["sha256"] = digest
+            metadata["provenance"] = provenance(
+                command_line(["mlff", "cg-map", str(topology), *paths], options, Options()),
+                inputs,
+                seed=options.seed,
+                packages=("mdtraj",),
+                digests=hashes.all(),
+            )
     return summary
 
 
@@ -254,6 +262,11 @@ def _small(molecule: BeadMolecule) -> list[str]:
         f"only {n} bead{'s' * (n > 1)} made of {molecule.n_atoms} atoms: {', '.join(lacking)} to "
         "learn from; a finer mapping has more (heavy-backbone, or N,CA,CB,C with its caps)"
     ]
+
+
+def _of_equal_size(files: Iterable[Path]) -> bool:
+    """Whether two files may be copies of one another."""
+    return max(Counter(file.stat().st_size for file in set(files)).values()) > 1
 
 
 def _no_duplicates(found: Mapping[str, str]) -> None:

@@ -7,15 +7,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mlff_cli.coarse.mapping import bead_positions
+from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import ConfigError, DataError, UsageError
 from mlff_cli.core.reporting import NullReporter
-from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.beads.cg_npz import CGBlock, CGSet
+from mlff_cli.data.beads.cg_writer import CGWriter
 from mlff_cli.data.trajectories import frames as frames_module
 from mlff_cli.data.trajectories.h5md_writer import write_h5md
 from mlff_cli.data.trajectories.topology_file import atomic_numbers
@@ -449,3 +452,63 @@ def test_torch_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+def test_a_file_under_two_names_counts_once(tmp_path: Path, molecule: Peptide, pdb: Path) -> None:
+    a = trajectory(tmp_path / "a.h5", molecule, moved(molecule, 20))
+    (tmp_path / "link.h5").symlink_to(a)
+    with pytest.raises(UsageError, match="is a copy of"):
+        run(pdb, [a, tmp_path / "link.h5"], tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
+
+
+class Spoken(NullReporter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.details: list[str] = []
+
+    def detail(self, message: str) -> None:
+        self.details.append(message)
+
+
+def test_inputs_are_hashed_while_frames_are_mapped(
+    tmp_path: Path, molecule: Peptide, pdb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first hash is not there before the last frame: nothing waits for it until then."""
+    a = trajectory(tmp_path / "a.h5", molecule, moved(molecule, 20))
+    b = trajectory(tmp_path / "b.h5", molecule, moved(molecule, 15))
+    written = Event()
+
+    def slow(path: Path, **more: object) -> str:
+        assert written.wait(30.0)
+        return sha256(path)
+
+    class Told(CGWriter):
+        def append(self, block: CGBlock) -> None:
+            super().append(block)
+            if self.n_frames == 35:
+                written.set()
+
+    monkeypatch.setattr("mlff_cli.core.digests.sha256", slow)
+    monkeypatch.setattr(cg_map, "CGWriter", Told)
+    reporter = Spoken()
+    run(pdb, [a, b], tmp_path / "out.npz", Options(), reporter)
+    with CGSet(tmp_path / "out.npz") as cg:
+        assert [s["sha256"] for s in cg.sources] == [sha256(a), sha256(b)]
+        inputs = cg.metadata["provenance"]["inputs"]
+    assert inputs == {str(path): sha256(path) for path in (pdb, a, b)}
+    assert any("hashing" in text for text in reporter.details)
+
+
+def test_errors_of_frames_name_files_as_they_were_given(
+    tmp_path: Path, molecule: Peptide, pdb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = moved(molecule, 20)
+    x[13, 2] = np.nan
+    np.savez(tmp_path / "a.npz", R=x)
+    monkeypatch.chdir(tmp_path)
+    for workers in (1, 2):
+        with pytest.raises(DataError, match="finite") as caught:
+            run(pdb, ["a.npz"], "out.npz", Options(workers=workers))
+        assert str(caught.value).startswith("a.npz")
+        assert str(tmp_path) not in str(caught.value)

@@ -32,7 +32,8 @@ class CGWriter:
         molecules: of the set, in the order that `CGBlock.molecule` counts; read one by one, when
             the set is opened and when it is closed.
         species_table: names by species number.
-        sources: {path, sha256, format, n_frames, molecule} by source number.
+        sources: {path, sha256, format, n_frames, molecule} by source number; read when the set is
+            closed, as `metadata` is, so that both may be completed until then.
         metadata: plain values; format, version, units and padding are added.
         force: replace an existing file.
 
@@ -60,17 +61,7 @@ class CGWriter:
         if not self._species:
             raise DataError("a set needs a molecule, found none", where=str(path))
         self._n_beads = max(map(len, self._species))
-        self._texts = {
-            "sources": [dict(s) for s in sources],
-            "species_table": list(species_table),
-            "metadata": {
-                **metadata,
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "units": dict(UNITS),
-                "padding": PADDING,
-            },
-        }
+        self._sources, self._species_table, self._metadata = sources, species_table, metadata
         for k, species in enumerate(self._species):
             if len(species) and not 0 <= species.min() <= species.max() < len(species_table):
                 raise DataError(
@@ -164,7 +155,18 @@ class CGWriter:
                 values = getattr(molecule, attribute)
                 if values is not None:
                     yield f"{name}{suffix}", np.asarray(values, kind)
-        for name, value in self._texts.items():
+        own = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "units": dict(UNITS),
+            "padding": PADDING,
+        }
+        texts = {
+            "sources": [dict(source) for source in self._sources],
+            "species_table": list(self._species_table),
+            "metadata": {**self._metadata, **own},
+        }
+        for name, value in texts.items():
             yield name, np.array(json.dumps(value, sort_keys=True, allow_nan=False))
 
 
