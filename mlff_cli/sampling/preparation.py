@@ -96,8 +96,9 @@ def prepare(
     if partial.complete:
         try:
             partial.require_same(plan.config)
+            partial.load()  # a damaged state is told, or forced away, like another damage
             return openmm.XmlSerializer.deserialize(partial.system.read_text())
-        except UsageError as error:
+        except (UsageError, DataError) as error:
             if not plan.options.force:
                 raise
             reporter.info(f"starting anew (--force): {error.message}")

@@ -36,6 +36,7 @@ from mlff_cli.data.beads.map_store import Projected, map_store
 from mlff_cli.data.trajectories.opening import split_selection, trajectory_format
 
 MOST_NOISE = 5.0  # angstrom; beads are 3.8 A apart
+LEAST_NOISE = 1e-6  # angstrom: with less the force of the noise drowns all others
 SILENT = 1 << 30  # bytes hashed without a word
 CONSTRAINTS = (
     "auto finds what the simulation kept rigid, topology takes bonds to hydrogen and rigid water, "
@@ -182,9 +183,9 @@ def _check(options: Options) -> Any:
             f"--holdout must be 0 or more and below 1, found {options.holdout:g}",
             remedy="0.2 holds a fifth of the frames out, 0 fits on all of them",
         )
-    if options.noise is not None and not 0.0 < options.noise <= MOST_NOISE:
+    if options.noise is not None and not LEAST_NOISE <= options.noise <= MOST_NOISE:
         raise UsageError(
-            f"--noise must be above 0 and at most {MOST_NOISE:g} angstrom, found {options.noise:g}"
+            f"--noise must be {LEAST_NOISE:g} to {MOST_NOISE:g} angstrom, found {options.noise:g}"
         )
     if options.temperature is not None and options.noise is None:
         raise UsageError(

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mlff_cli.core.artifacts import atomic_path, storage_error, write_json, write_text
+from mlff_cli.core.artifacts import atomic_path, sha256, storage_error, write_json, write_text
 from mlff_cli.core.errors import DataError, UsageError
 
+_DIGEST = "system SHA-256"  # in config.json
 _FILES = ("config.json", "system.xml", "trajectory.h5", "state.npz")
 
 
@@ -49,13 +50,19 @@ class PartialRun:
             DataError: the folder is damaged.
         """
         try:
-            before = json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            before = dict(json.loads(self.config.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"the interrupted run cannot be read: {error}",
                 where=str(self.config),
                 remedy="--force starts anew, or delete the folder",
             ) from error
+        if before.pop(_DIGEST, None) != sha256(self.system):
+            raise DataError(
+                "what the interrupted run simulates is not what was written",
+                where=str(self.system),
+                remedy="--force starts anew, or delete the folder",
+            )
         now = json.loads(json.dumps(config))
         names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
         if names:
@@ -83,8 +90,8 @@ class PartialRun:
         Raises:
             StorageError: the disk is full.
         """
-        write_json(self.config, dict(config), force=True)
         write_text(self.system, system, force=True)
+        write_json(self.config, {**config, _DIGEST: sha256(self.system)}, force=True)
 
     def save(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep where to go on, durably and as a whole.

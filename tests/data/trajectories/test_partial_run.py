@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,15 @@ def test_a_damaged_state_is_told(tmp_path: Path, share: float) -> None:
     partial.state.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(DataError, match="cannot be read"):
         partial.load()
+
+
+@pytest.mark.parametrize("change", [lambda b: b"", lambda b: b[:-3], lambda b: b"<" + b[2:] + b" "])
+def test_another_system_is_told(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    partial = begun(tmp_path)
+    partial.system.write_bytes(change(partial.system.read_bytes()))
+    with pytest.raises(DataError, match="is not what was written") as error:
+        partial.require_same(CONFIG)
+    assert "--force" in str(error.value.remedy)
 
 
 def test_the_frames_become_the_output(tmp_path: Path) -> None:
