@@ -57,11 +57,11 @@ def written(path: Path, told: np.ndarray) -> Path:
 def test_all_who_choose_choose_the_same_frames(tmp_path: Path, asked: float) -> None:
     (of_trajectory,) = choose_frames([TOLD], temperature=asked)
     with CGSet(written(tmp_path / "all.npz", TOLD)) as cg:
-        of_set, _ = rows_of_temperature(cg, asked)
+        of_set = rows_of_temperature(cg, asked).rows
     assert of_trajectory.tolist() == of_set.tolist() == [0, 1, 2]
     # what was chosen is one temperature for those who need one
     with CGSet(written(tmp_path / "some.npz", TOLD[:3])) as cg:
-        assert len(rows_of_temperature(cg, None)[0]) == 3
+        assert len(rows_of_temperature(cg, None).rows) == 3
         kelvin, notes = ensemble_temperature(rows_of_molecules(cg)[0], "m", 0.1, asked)
         (said,) = [c for c in check_set(cg, lambda n: None) if c.name == "temperature"]
     assert (kelvin, notes) == (310.15, [])
