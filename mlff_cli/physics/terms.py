@@ -3,7 +3,7 @@
 bonds       i-j         separation 1
 angles      i-j-k       two bonds that share j
 dihedrals   i-j-k-l     three bonds in a row
-pairs       i-j         every pair without a bond; separation counts the bonds between them
+pairs       i-j         beads of residues without a bond; separation counts residues along the chain
 
 No torch here: coarse-graining builds these, priors use them.
 """
@@ -37,8 +37,8 @@ class Terms:
         angles: (a, 3) int64, the vertex in the middle.
         dihedrals: (d, 4) int64.
         pairs: (p, 2) int64, without bonds.
-        separation: (p,) int64 bonds between the beads of a pair, 2 or more; `APART` where no chain
-            of bonds joins them.
+        separation: (p,) int64 residues from one bead to the other, 2 or more; with one bead a
+            residue as many bonds. `APART` where no chain of bonds joins them.
 
     Raises:
         DataError: an index is outside, a term meets a bead twice, a row occurs twice, or a
@@ -64,8 +64,8 @@ class Terms:
             )
         if separation.size and separation.min() < 2:
             raise DataError(
-                f"pairs are separated by 2 bonds or more, found {separation.min()}",
-                remedy="leave bonded pairs out of the pairs",
+                f"pairs are separated by 2 residues or more, found {separation.min()}",
+                remedy="leave beads of bonded residues out of the pairs",
             )
         object.__setattr__(self, "separation", separation)
 

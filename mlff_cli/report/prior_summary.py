@@ -11,13 +11,19 @@ from mlff_cli.data.beads.prior_forms import Cosine, Form, Fourier, Harmonic, Sof
 
 
 def prior_summary(
-    fit: PriorFit, frames: int, temperature: float, notes: list[str], outputs: list[Path]
+    fit: PriorFit,
+    frames: int,
+    paired: int,
+    temperature: float,
+    notes: list[str],
+    outputs: list[Path],
 ) -> Summary:
     """What was fitted, as a table of the pooled terms and as plain values.
 
     Args:
         fit: all entries.
         frames: used.
+        paired: of them, those of which pairs were counted.
         temperature: K.
         notes: what the user was told.
         outputs: files that were written.
@@ -43,6 +49,7 @@ def prior_summary(
     data = {
         "outputs": [str(p) for p in outputs],
         "frames": frames,
+        "frames_of_pairs": paired,
         "temperature": temperature,
         "entries": entries,
         "pooled_for_want_of_samples": fit.few,
@@ -50,6 +57,8 @@ def prior_summary(
         "warnings": notes,
     }
     lines = [*(f"wrote {p}" for p in outputs), f"{frames} frames at {temperature:g} K"]
+    if paired < frames:
+        lines.append(f"distances of pairs were counted in {paired} of these frames")
     return Summary(data, [Table("Prior", columns, rows, few)], lines)
 
 

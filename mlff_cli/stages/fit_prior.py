@@ -24,7 +24,6 @@ from mlff_cli.coarse.priors.set_terms import (
     bare_molecules,
     molecule_terms,
     molecules,
-    nearest_pairs,
 )
 from mlff_cli.core.artifacts import atomic_path, check_writable, provenance, sha256
 from mlff_cli.core.command_line import command_line
@@ -68,6 +67,21 @@ class Options:
     seed: int = 0
     force: bool = False
     dry_run: bool = False
+
+
+@dataclass
+class Counted:
+    """Distributions of a set.
+
+    Attributes:
+        distributions: of all terms.
+        n_paired: frames of which pairs were counted.
+        n_untold: dihedrals of D-amino acids whose types do not tell their hand.
+    """
+
+    distributions: Distributions
+    n_paired: int
+    n_untold: int = 0
 
 
 def run(
@@ -118,24 +132,22 @@ def run(
             plan = f"would fit {len(rows)} frames of {data} at {temperature:g} K, write {output}"
             facts = {"frames": len(rows), "temperature": temperature, "output": str(output)}
             return Summary(facts, lines=[plan])
-        nearest = nearest_pairs(cg)
-        counted, untold = _count(cg, rows, known, nearest, options.seed, reporter)
+        counted = _count(cg, rows, known, options.seed, reporter)
         kt = GAS_CONSTANT * temperature
         try:
             fit = fit_prior(
-                counted,
+                counted.distributions,
                 kt,
                 form=options.form,
                 by_type=options.by_type,
                 min_samples=options.min_samples,
-                nearest=nearest,
             )
         except MLFFError as error:
             error.where = error.where or str(data)
             if chosen.left_out:
                 error.message += f"; {chosen.left_out}"
             raise
-        notes = _told(fit, counted, untold)
+        notes = _told(fit, counted)
         for note in notes:
             reporter.warning(note)
         prior = _prior(cg, fit, temperature, options)
@@ -158,7 +170,7 @@ def run(
     if options.figure and (stale := page_paths(output, len(figures) + 1)[-1]).exists():
         reporter.warning(f"{stale} is a page of an earlier figure, this one has {len(figures)}")
     outputs = [output, *figures, *([options.subtract] if options.subtract else [])]
-    return prior_summary(fit, len(rows), temperature, notes, outputs)
+    return prior_summary(fit, len(rows), counted.n_paired, temperature, notes, outputs)
 
 
 def _check(options: Options) -> None:
@@ -212,14 +224,10 @@ def _count(
     cg: CGSet,
     rows: np.ndarray,
     known: Sequence[MoleculeTerms],
-    nearest: int,
     seed: int,
     reporter: Reporter,
-) -> tuple[Distributions, int]:
-    """Histograms, and how many dihedrals have types that do not tell their hand.
-
-    Frames are taken molecule by molecule, so that the terms of one are held at a time.
-    """
+) -> Counted:
+    """Frames are taken molecule by molecule, so that the terms of one are held at a time."""
     of = cg.per_frame("molecule")[rows]
     rows, of = rows[order := np.argsort(of, kind="stable")], of[order]
     sizes = np.array([len(layout.columns) for layout in cg.layouts])
@@ -229,34 +237,30 @@ def _count(
     rng = np.random.default_rng(seed)
     paired = np.zeros(cg.n_frames, dtype=bool)
     paired[rows] = np.concatenate([drawn(n, every, rng) for n in frames.tolist()])
-    if every > 1:
-        reporter.info(
-            f"distances of pairs are counted in {paired.sum()} of {len(rows)} frames, one drawn of "
-            f"every {every}"
-        )
-    counted, untold, current = Distributions(), 0, -1
+    counted, current = Counted(Distributions(), int(paired.sum())), -1
     with reporter.progress(len(rows), "distributions", "frames") as bar:
         for block in cg.blocks(rows, forces=False):
             if block.molecule != current:
                 one, current = known[block.molecule], block.molecule
-                typed = typed_rows(one.terms, one.types, one.disulfides, nearest)
-                untold += one.n_untold
-            counted.add(block.R, typed, block.rows, paired[block.rows])
+                typed = typed_rows(one.terms, one.types, one.disulfides)
+                counted.n_untold += one.n_untold
+            counted.distributions.add(block.R, typed, block.rows, paired[block.rows])
             bar.advance(len(block.R))
-    return counted, untold
+    return counted
 
 
-def _told(fit: PriorFit, counted: Distributions, untold: int) -> list[str]:
+def _told(fit: PriorFit, counted: Counted) -> list[str]:
     """What a user must not miss."""
     notes = list(fit.notes)
-    if untold:
+    if counted.n_untold:
         notes.append(
-            f"{untold} dihedrals of D-amino acids have types that do not tell their hand: their "
-            "curves are those of both hands together. One bead a residue and `--species residue` "
-            "of `mlff cg-map` tell it"
+            f"{counted.n_untold} dihedrals of D-amino acids have types that do not tell their "
+            "hand: their curves are those of both hands together. One bead a residue and "
+            "`--species residue` of `mlff cg-map` tell it"
         )
-    if fit.broken and counted.longest:
-        length, frame, beads = counted.longest
+    longest = counted.distributions.longest
+    if fit.broken and longest:
+        length, frame, beads = longest
         kinds = ", ".join(f"{name} ({n})" for name, n in list(fit.broken.items())[:6])
         notes.append(
             f"{sum(fit.broken.values())} bonds are longer than twice the median of their type and "

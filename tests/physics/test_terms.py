@@ -54,7 +54,7 @@ def test_beads_apart_belong_to_the_far_pairs():
         ({"bonds": [[0, 1, 2]]}, "rows of 2"),
         ({"bonds": [[0, 1], [1, 0]]}, "twice"),
         ({"pairs": [[0, 2]]}, "needs a separation"),
-        ({"pairs": [[0, 2]], "separation": [1]}, "2 bonds or more"),
+        ({"pairs": [[0, 2]], "separation": [1]}, "2 residues or more"),
     ],
 )
 def test_impossible_terms_are_refused(wrong, message):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlff_cli.coarse.priors.set_terms import molecule_terms
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter, Summary
+from mlff_cli.data.beads.cg_combine import combine
 from mlff_cli.data.beads.cg_npz import BeadMolecule, CGBlock, CGSet
 from mlff_cli.data.beads.cg_writer import write_cg
 from mlff_cli.data.beads.prior_file import Entry, PriorFile, Term, read_prior
@@ -137,7 +139,7 @@ def simulate(
     return np.concatenate(frames)
 
 
-def known_prior(repulsive: bool) -> PriorFile:
+def known_prior(sigma: float | None) -> PriorFile:
     """Parameters that a fit has to find again."""
     terms = {
         "bond": Term(entries=(Entry(("*", "*"), Harmonic(40.0, 3.8)),)),
@@ -146,20 +148,20 @@ def known_prior(repulsive: bool) -> PriorFile:
         ),
         "dihedral": Term(entries=(Entry(("*",) * 4, Cosine((0.5, 0.6), (0.5, -1.0))),)),
     }
-    if repulsive:
-        sphere = Entry(("*", "*"), SoftSphere.of(KT, 5.0))
+    if sigma:
+        sphere = Entry(("*", "*"), SoftSphere.of(KT, sigma))
         terms["repulsion"] = Term(entries=(sphere,), separation=(6, None))
     return PriorFile(species=("ALA", "GLY", "SER"), terms=terms)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("repulsive", [False, True], ids=["free", "repulsive"])
-def test_parameters_of_a_simulated_prior_are_recovered(tmp_path: Path, repulsive: bool) -> None:
+@pytest.mark.parametrize("sigma", [None, 4.0, 5.0], ids=["free", "sigma 4 A", "sigma 5 A"])
+def test_parameters_of_a_simulated_prior_are_recovered(tmp_path: Path, sigma: float | None) -> None:
     """Langevin dynamics of the torch prior, fitted from a file: 5 %."""
-    n = 30 if repulsive else 6
-    truth = known_prior(repulsive)
+    n = 30 if sigma else 6
+    truth = known_prior(sigma)
     types = [TABLE[s] for s in molecule(n).species]
-    chains, steps = (150, 700) if repulsive else (1000, 900)
+    chains, steps = (150, 700) if sigma else (1000, 900)
     x = simulate(truth, chain_terms(n), types, steps, chains, seed=1)
     run(write(tmp_path / "a.npz", [x], T), tmp_path / "prior.yaml", QUICK)
     found = read_prior(tmp_path / "prior.yaml")
@@ -175,10 +177,10 @@ def test_parameters_of_a_simulated_prior_are_recovered(tmp_path: Path, repulsive
     wanted = energy(truth.terms["angle"].entries[0].parameters, q)
     difference = energy(angle, q) - wanted
     assert np.std(difference) < 0.05 * np.std(wanted)
-    if repulsive:
+    if sigma:
         sphere = found.terms["repulsion"].entries[0].parameters
         assert isinstance(sphere, SoftSphere)
-        assert sphere.sigma == pytest.approx(5.0, rel=0.05)
+        assert sphere.sigma == pytest.approx(sigma, rel=0.08 if sigma < 5.0 else 0.05)
 
 
 @pytest.mark.parametrize("form", ["parametric", "spline"])
@@ -365,6 +367,78 @@ def test_frames_of_one_temperature_are_used(tmp_path: Path) -> None:
         run(data, tmp_path / "b.yaml", Options(figure=False, temperature=310.0))
 
 
+def test_frames_without_a_temperature_are_told(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.npz", [free_chains(1000, 6)], [np.nan] * 4 + [300.0])
+    reporter = NullReporter()
+    run(data, tmp_path / "prior.yaml", Options(figure=False), reporter)
+    assert any("800 of 1000 frames do not say their temp" in text for text in reporter.warnings)
+    with pytest.raises(UsageError, match="has 300 K; 800 of 1000 frames do not say"):
+        run(data, tmp_path / "b.yaml", Options(figure=False, temperature=310.0))
+    few = write(tmp_path / "b.npz", [free_chains(100, 3)], [np.nan] * 9 + [300.0])
+    with pytest.raises(DataError, match="together have 20; 90 of 100 frames do not say"):
+        run(few, tmp_path / "b.yaml", Options(figure=False))
+
+
+def test_a_prior_of_a_seeds_set_binds_to_a_joined_one(tmp_path: Path) -> None:
+    a = seed_like(tmp_path / "a.npz", free_chains(300, 7))
+    b = seed_like(tmp_path / "b.npz", free_chains(300, 6), parked=1)
+    combine([a, b], tmp_path / "both.npz")
+    for k, data in enumerate((a, tmp_path / "both.npz")):
+        run(data, tmp_path / f"{k}.yaml", QUICK)
+        module, one = bound(tmp_path / "both.npz", read_prior(tmp_path / f"{k}.yaml"))
+        assert np.isfinite(prior_forces(module, one, free_chains(1, 7))[0]).all()
+
+
+@pytest.mark.parametrize(("table", "told"), [(["ALA", "D-ALA"], "mirror"), (["a", "a2"], "hand")])
+def test_d_amino_acids_are_told(tmp_path: Path, table: list[str], told: str) -> None:
+    one = replace(molecule(6), species=np.array([0, 0, 1, 1, 0, 0], np.int32),
+                  residue_name=np.array(["ALA", "ALA", "DAL", "DAL", "ALA", "ALA"]))  # fmt: skip
+    x = free_chains(400, 6).astype(np.float32)
+    where = np.zeros(400, np.int32), np.arange(400), np.full(400, 300.0, np.float32)
+    write_cg(tmp_path / "a.npz", [one], table, [], {}, [CGBlock(0, x, *where)])
+    reporter = NullReporter()
+    run(tmp_path / "a.npz", tmp_path / "prior.yaml", Options(figure=False), reporter)
+    assert any(told in text and "D-amino" in text for text in reporter.warnings)
+
+
+def test_pairs_of_large_sets_are_counted_in_some_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "a.npz", [free_chains(800, 9), free_chains(400, 7)], T)
+    whole = run(data, tmp_path / "whole.yaml", QUICK)
+    monkeypatch.setattr("mlff_cli.stages.fit_prior.PAIRS", (800 * 36 + 400 * 21) // 4)
+    found = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        options = replace(QUICK, seed=seed)
+        summary = run(data, tmp_path / f"{name}.yaml", options)
+        found[name] = read_prior(tmp_path / f"{name}.yaml").terms
+        assert summary.data["frames"] == whole.data["frames_of_pairs"] == 1200
+        assert summary.data["frames_of_pairs"] == 300
+        assert summary.lines[-1] == "distances of pairs were counted in 300 of these frames"
+    assert found["a"] == found["b"]
+    assert found["a"] != found["c"]
+    all_of = read_prior(tmp_path / "whole.yaml").terms
+    assert found["a"]["bond"] == found["c"]["bond"] == all_of["bond"]
+    near, far = (t["excluded_volume"].entries[0] for t in (found["a"], all_of))
+    assert near.samples < 0.3 * far.samples
+    assert near.parameters.sigma == pytest.approx(far.parameters.sigma, rel=0.05)
+
+
+def test_the_order_of_molecules_does_not_matter(tmp_path: Path) -> None:
+    """Frames of several molecules by turns, or one molecule after the other."""
+    x, y = free_chains(300, 8).astype(np.float32), free_chains(300, 5).astype(np.float32)
+    blocks = []
+    for k, frames in ((0, x), (1, y)):
+        told = np.zeros(300, np.int32), np.arange(300), np.full(300, 300.0, np.float32)
+        blocks += [CGBlock(k, frames[i : i + 1], *(v[i : i + 1] for v in told)) for i in range(300)]
+    for name, order in (("a", range(600)), ("b", np.arange(600).reshape(2, -1).T.ravel())):
+        found = [molecule(8, "m0"), molecule(5, "m1")]
+        write_cg(tmp_path / f"{name}.npz", found, TABLE, [], {}, [blocks[i] for i in order])
+        run(tmp_path / f"{name}.npz", tmp_path / f"{name}.yaml", Options(figure=False))
+    a, b = (read_prior(tmp_path / f"{name}.yaml") for name in "ab")
+    assert a.terms == b.terms
+
+
 def test_torn_chains_are_told_with_their_place(tmp_path: Path) -> None:
     x = free_chains(300, 7)
     x[123, 4:] += [40.0, 0.0, 0.0]
@@ -382,8 +456,6 @@ def nan_frame(x: np.ndarray) -> np.ndarray:
 
 
 def no_bonds(path: Path) -> None:
-    from dataclasses import replace
-
     one = replace(molecule(4), bonds=np.zeros((0, 2), np.int32))
     x = free_chains(200, 4).astype(np.float32)
     told = np.zeros(200, np.int32), np.arange(200), np.full(200, 300.0, np.float32)

@@ -10,12 +10,12 @@ that neither the order of frames nor the size of chunks changes anything.
 | `bond`            | r            | both beads           | 0.002 A to 30 A          |
 | `angle`           | theta        | the central bead     | 0.1 degree               |
 | `dihedral`        | phi          | the two central beads| 0.25 degree, periodic    |
-| `excluded_volume` | r, to 5 bonds| both beads           | 0.01 A to 10 A           |
+| `excluded_volume` | r, 2-5       | both beads           | 0.01 A to 10 A           |
 | `repulsion`       | r, 6 or more | both beads           | 0.01 A to 10 A           |
 | `disulfide`       | r            | both beads           | 0.002 A to 30 A          |
 
-Disulfides are bonds, but not the chain's: they are as long as no other, so that they are counted
-apart from the bonds that all types share.
+Pairs are 2 to 5, and 6 or more, residues apart. Disulfides are bonds, but not the chain's: they are
+as long as no other, so that they are counted apart from the bonds that all types share.
 
 Pairs grow with the square of the chain, and their percentiles settle long before angles have many
 samples: of large sets their distances are counted in every s-th frame, one drawn of each s.
@@ -175,7 +175,6 @@ def typed_rows(
     terms: Terms,
     species: Sequence[str],
     disulfides: np.ndarray | None = None,
-    nearest: int = LOCAL[0],
 ) -> list[TypedRows]:
     """The terms of a molecule by kind and type.
 
@@ -183,7 +182,6 @@ def typed_rows(
         terms: of the molecule.
         species: (n_beads,) name of the type of every bead.
         disulfides: (b,) bool, which of the bonds are disulfides; none by default.
-        nearest: bonds between the nearest beads of the excluded volume.
     """
     across = np.zeros(len(terms.bonds), dtype=bool) if disulfides is None else disulfides
     rows = {
@@ -191,7 +189,7 @@ def typed_rows(
         "disulfide": terms.bonds[across],
         "angle": terms.angles,
         "dihedral": terms.dihedrals,
-        "excluded_volume": terms.pairs_between(nearest, LOCAL[1]),
+        "excluded_volume": terms.pairs_between(*LOCAL),
         "repulsion": terms.pairs_between(FAR),
     }
     names, number = np.unique(np.asarray(species, dtype=str), return_inverse=True)

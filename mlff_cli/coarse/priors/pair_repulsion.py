@@ -3,11 +3,11 @@
     U(r) = eps (sigma/r)^4 S(r),    sigma = r_q,    eps = kT
 
 r_q is the distance below which the share q = 0.5 % of the pairs within `CONTACT` lies, of those six
-bonds apart or more for the repulsion and of those two to five bonds apart for the excluded volume.
+residues apart or more for the repulsion and of those two to five apart for the excluded volume.
 Only eps sigma^4 matters, so that eps = kT is a choice of scale: a pair at r_q pays kT, at r_q/2 it
-pays 16 kT and does not pass, at the usual contact, 1.3 r_q, it pays kT/3. The percentile is set by
-chains: of 30 to 60 beads simulated with sigma of 4 to 5 A, r_q is sigma within 6 %. It is no
-inversion, as the distances of two beads depend on all the others.
+pays 16 kT and does not pass, at the usual contact, 1.3 r_q, it pays kT/3. It is no inversion, as
+the distances of two beads depend on all the others: the percentile is one that gives back the sigma
+of simulated chains.
 
 One pair of residues sits where its fold puts it, which says nothing of other folds. So sigma is
 taken of every residue type a with all its partners, sigma_a*, and of all pairs, sigma_**, and

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mlff_cli.coarse.priors.distributions import LOCAL, Histogram
+from mlff_cli.coarse.priors.distributions import Histogram
 from mlff_cli.data.beads.prior_file import SEPARATION, Entry, Term
 
 TERMS = ("bond", "angle", "dihedral", "excluded_volume", "repulsion")
@@ -45,21 +45,18 @@ class PriorFit:
         few: {kind: types with too few samples for an entry of their own}.
         broken: {types: bonds that were left out, too long to be bonds}.
         notes: what a user must be told.
-        nearest: bonds between the nearest beads of the excluded volume.
     """
 
     fitted: list[Fitted] = field(default_factory=list)
     few: dict[str, list[str]] = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    nearest: int = LOCAL[0]
 
     def terms(self) -> dict[str, Term]:
         """The terms of the prior file: exact types first, then pooled."""
-        separation = {**SEPARATION, "excluded_volume": (self.nearest, LOCAL[1])}
         found = {}
         for kind in TERMS:
             own = [f.entry for f in self.fitted if f.kind == kind]
             if own:
-                found[kind] = Term(entries=tuple(own), separation=separation.get(kind))
+                found[kind] = Term(entries=tuple(own), separation=SEPARATION.get(kind))
         return found

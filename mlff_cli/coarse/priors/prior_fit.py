@@ -29,7 +29,6 @@ import numpy as np
 
 from mlff_cli.coarse.priors.chirality import flat_form, hand, mirror_form, mirrored
 from mlff_cli.coarse.priors.distributions import (
-    LOCAL,
     POOLED,
     TERM_KINDS,
     Distributions,
@@ -68,7 +67,6 @@ def fit_prior(
     form: str = "parametric",
     by_type: bool = True,
     min_samples: int = 1000,
-    nearest: int = LOCAL[0],
 ) -> PriorFit:
     """Fit every term that the distributions hold.
 
@@ -78,13 +76,12 @@ def fit_prior(
         form: "parametric" or "spline".
         by_type: also fit every residue type.
         min_samples: samples that a type needs for an entry of its own.
-        nearest: bonds between the nearest beads of the excluded volume, as they were counted.
 
     Raises:
         DataError: a distribution has fewer than `FEWEST` samples.
         NumericalError: a distribution that the form cannot describe at all.
     """
-    result = PriorFit(nearest=nearest)
+    result = PriorFit()
     for kind in TERMS:
         parts = distributions.of(kind)
         if not parts:

@@ -6,7 +6,6 @@ made when they are asked for, as those of many large molecules would not fit in 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +22,6 @@ from mlff_cli.data.lazy_sequence import LazySequence
 from mlff_cli.physics.terms import Terms
 
 KEPT = 8  # molecules whose terms are held; of 500 beads 3 MB each
-NEAREST = 2  # bonds between the beads of an excluded volume, one bead a residue
-NEAREST_OF_MANY = 4  # several beads a residue: further apart than a dihedral reaches
 
 
 @dataclass(frozen=True)
@@ -86,16 +83,6 @@ def molecule_terms(cg: CGSet) -> Sequence[MoleculeTerms]:
     return _SetTerms(cg)
 
 
-def nearest_pairs(cg: CGSet) -> int:
-    """Bonds between the nearest beads that the excluded volume keeps apart.
-
-    One bead a residue: 2, as beads two to five residues apart are meant. Several: 4, as bonds,
-    angles and dihedrals, not repulsion, hold beads that are three bonds apart or less.
-    """
-    several = any(_has_many(m) for m in bare_molecules(cg))
-    return NEAREST_OF_MANY if several else NEAREST
-
-
 def molecules(cg: CGSet) -> Sequence[BeadMolecule]:
     """The molecules of a set; those of a seed's set as chains of consecutive beads."""
     if len(cg.molecules):
@@ -113,9 +100,3 @@ def bare_molecule(cg: CGSet, k: int) -> BeadMolecule:
     if len(cg.molecules):
         return cg.molecules.bare(k)
     return plain_chain(f"chain{k}", cg.layouts[k].species)
-
-
-def _has_many(molecule: BeadMolecule) -> bool:
-    """Whether a residue has several beads."""
-    of = zip(molecule.chain.tolist(), molecule.residue.tolist(), strict=True)
-    return max(Counter(of).values()) > 1

@@ -18,7 +18,7 @@
           samples: 12000
       repulsion:
         weight: 1.0
-        separation: [6, null]             bonds between the beads of a pair; null: any, and none
+        separation: [6, null]             residues from bead to bead of a pair; null: any, and none
         entries: [...]
     provenance: {...}
 
@@ -90,8 +90,9 @@ class Term:
 
     Attributes:
         weight: factor of its energy.
-        separation: smallest and largest number of bonds between the beads of a pair, both
-            included; None as the largest takes also pairs that no bonds join. Pair terms only.
+        separation: smallest and largest number of residues from one bead of a pair to the other
+            along the chain, both included; None as the largest takes also pairs that no bonds
+            join. Pair terms only.
         entries: its parameters by bead types.
     """
 

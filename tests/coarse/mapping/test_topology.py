@@ -76,3 +76,32 @@ def test_neighbouring_cysteines_are_a_chain() -> None:
     molecule = with_bonds(3, [(0, 1), (1, 2)], ["CYS", "CYS", "CYS"])
     assert not disulfides(molecule).any()
     assert len(terms(molecule).angles) == 1
+
+
+def backbone(n: int, names: list[str] | None = None) -> BeadMolecule:
+    """Residues of three beads N-CA-CB, bonded CA to the next N."""
+    bonds = [(3 * k + i, 3 * k + i + 1) for k in range(n) for i in (0, 1)]
+    bonds += [(3 * k + 1, 3 * k + 3) for k in range(n - 1)]
+    named = [name for name in names or ["ALA"] * n for _ in range(3)]
+    residue = np.repeat(np.arange(n, dtype=np.int32), 3)
+    return dataclasses.replace(with_bonds(3 * n, bonds, named), residue=residue)
+
+
+def test_separation_counts_residues() -> None:
+    """As with one bead a residue; neighbours are held by what is bonded."""
+    found, plain = terms(backbone(6)), terms(chain(6))
+    between = dict(zip(map(tuple, plain.pairs.tolist()), plain.separation.tolist(), strict=True))
+    of_residues = [tuple(p) for p in (found.pairs // 3).tolist()]
+    assert len(of_residues) == 9 * len(between)
+    assert [between[p] for p in of_residues] == found.separation.tolist()
+
+
+def test_residues_of_a_disulfide_repel_where_they_are_not_bonded() -> None:
+    names = ["CYS", "ALA", "ALA", "ALA", "CYS", "ALA"]
+    plain = backbone(6, names)
+    molecule = dataclasses.replace(plain, bonds=np.append(plain.bonds, [[2, 14]], 0))
+    np.testing.assert_array_equal(np.flatnonzero(disulfides(molecule)), [len(plain.bonds)])
+    found = terms(molecule)
+    between = dict(zip(map(tuple, found.pairs.tolist()), found.separation.tolist(), strict=True))
+    assert (2, 14) not in between
+    assert between[1, 13] == between[0, 17] == 2

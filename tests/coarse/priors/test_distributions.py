@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mlff_cli.coarse.priors.distributions import TERM_KINDS, Distributions, Histogram, typed_rows
+from mlff_cli.coarse.priors.distributions import (
+    TERM_KINDS,
+    Distributions,
+    Histogram,
+    drawn,
+    typed_rows,
+)
 from mlff_cli.coarse.priors.internal_coordinates import angles, dihedrals, distances
 from mlff_cli.physics.terms import Terms
 from tests.coarse.free_chains import draw, free_chains
@@ -179,3 +185,31 @@ def test_collinear_coincident_and_torn_chains_are_counted() -> None:
     assert (bond.n, bond.beyond) == (8, 1)
     assert angle.counts[-1] == 4  # pi belongs to the last bin
     assert angle.n == 6
+
+
+@pytest.mark.parametrize(("n", "every"), [(0, 3), (1, 3), (10, 1), (100, 7), (5, 100)])
+def test_one_frame_of_each_so_many_is_drawn(n: int, every: int) -> None:
+    found = drawn(n, every, np.random.default_rng(0))
+    for start in range(0, n, every):
+        assert found[start : start + every].sum() == 1
+    assert len(found) == n
+
+
+def test_draws_have_no_period() -> None:
+    """Frames of two replicas by turns are drawn alike often."""
+    found = np.flatnonzero(drawn(20_000, 10, np.random.default_rng(0)))
+    assert (found % 2).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_pairs_are_counted_in_some_frames_only() -> None:
+    x, some = free_chains(40, N), np.arange(40) % 4 == 0
+    part, whole, few = Distributions(), counted(x), counted(x[some])
+    part.add(x, typed_rows(chain_terms(), SPECIES), pairs_of=some)
+    for kind, same_as in [("bond", whole), ("angle", whole), ("dihedral", whole),
+                          ("excluded_volume", few), ("repulsion", few)]:  # fmt: skip
+        for ours, other in zip(part.of(kind), same_as.of(kind), strict=True):
+            np.testing.assert_array_equal(ours.counts, other.counts)
+    nothing = Distributions()
+    nothing.add(x, typed_rows(chain_terms(), SPECIES), pairs_of=np.zeros(40, bool))
+    assert not nothing.of("repulsion")
+    assert nothing.of("bond")

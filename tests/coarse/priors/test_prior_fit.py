@@ -1,15 +1,21 @@
 """From chains to a prior: recovery, pooling, walls, and what is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mlff_cli.coarse.mapping.topology import terms as topology_terms
 from mlff_cli.coarse.priors.distributions import Distributions, TypedRows, typed_rows
+from mlff_cli.coarse.priors.internal_coordinates import distances
 from mlff_cli.coarse.priors.prior_curves import energy
 from mlff_cli.coarse.priors.prior_entries import PriorFit
 from mlff_cli.coarse.priors.prior_fit import LAST_ANGLE, fit_prior
 from mlff_cli.core.errors import DataError
+from mlff_cli.data.beads.cg_beads import BeadMolecule, plain_chain
 from mlff_cli.data.beads.prior_file import PriorFile, prior_from_plain, prior_to_plain
 from mlff_cli.data.beads.prior_forms import Harmonic
+from tests.coarse.backbones import backbone_frames, backbone_molecule
 from tests.coarse.free_chains import (
     KT,
     angle_energy,
@@ -203,3 +209,28 @@ def test_disulfides_among_neighbours_of_their_types_are_told() -> None:
     fit = fit_prior(bridged(3000, both=True), KT)
     assert any("share one term" in note for note in fit.notes)
     assert entries(fit, "bond")[("C", "C")].entry.samples == 3300
+
+
+def test_pairs_of_several_beads_a_residue_cost_little() -> None:
+    """Excluded volume and repulsion of five beads a residue: about what they are of one."""
+    x, n = backbone_frames(300, 8), 8
+    molecule = backbone_molecule(n)
+    types = molecule.bead_name.tolist()
+
+    def per_bead(one: BeadMolecule, x: np.ndarray, types: list[str]) -> float:
+        rows = topology_terms(one)
+        found = Distributions()
+        found.add(x, typed_rows(rows, types))
+        fit, total = fit_prior(found, KT, by_type=False), 0.0
+        for kind, pairs in (("excluded_volume", rows.pairs_between(2, 5)),
+                            ("repulsion", rows.pairs_between(6))):  # fmt: skip
+            sphere = entries(fit, kind)[("*", "*")].entry.parameters
+            total += energy(sphere, distances(x, pairs)).sum() / len(x)
+        return total / x.shape[1]
+
+    five = per_bead(molecule, x, types)
+    one = per_bead(plain_chain("ca", np.zeros(n, np.int32)), x[:, 1::5], ["ALA"] * n)
+    as_bonds = replace(molecule, residue=np.arange(5 * n, dtype=np.int32))
+    assert five < KT
+    assert five < 2.0 * one
+    assert five < 0.6 * per_bead(as_bonds, x, types)

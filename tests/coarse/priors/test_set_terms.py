@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlff_cli.coarse.mapping.topology import terms
+from mlff_cli.coarse.priors import set_terms
 from mlff_cli.coarse.priors.set_terms import molecule_terms, molecules
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.cg_combine import combine
@@ -44,6 +46,35 @@ def test_a_seeds_molecules_are_the_same_to_every_command(tmp_path: Path) -> None
         for own, written in zip(molecules(seed), molecules(joined), strict=True):
             for array in ("residue", "residue_name", "bead_name", "chain", "bonds"):
                 np.testing.assert_array_equal(getattr(own, array), getattr(written, array))
+
+
+def test_terms_are_made_when_asked_for_and_a_few_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr(
+        set_terms, "terms", lambda molecule: made.append(molecule.name) or terms(molecule)
+    )
+    n = set_terms.KEPT + 3
+    path = tmp_path / "a.npz"
+    write_cg(path, [chain(4, name=str(k)) for k in range(n)], ["A", "B", "C"], SOURCES, {},
+             [block(k, 4, 1) for k in range(n)])  # fmt: skip
+    with CGSet(path) as cg:
+        known = molecule_terms(cg)
+        assert (len(known), made) == (n, [])
+        assert known[n - 1] is known[-1]
+        assert made == [str(n - 1)]
+        assert [one.name for one in known] == [str(k) for k in range(n)]
+        assert made.count("0") == 1
+
+
+def test_species_outside_the_table_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_cg(path, [chain(5)], ["A", "B", "C"], SOURCES, {}, [block(0, 5, 2)])
+    with CGSet(path) as cg:
+        cg.species_table = ["A"]
+        with pytest.raises(DataError, match="'chain' must be 0 to 0, found"):
+            molecule_terms(cg)
 
 
 def test_species_below_zero_are_refused(tmp_path: Path) -> None:
