@@ -558,3 +558,16 @@ def test_an_error_while_subtracting_leaves_no_prior(
 def test_torch_is_imported_for_subtracting_only() -> None:
     code = "import sys, mlff_cli.stages.fit_prior; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("factor", "told"), [(1e30, "all bonds together have 0"), (1e-3, "lie in one place")]
+)
+def test_beads_at_impossible_distances_make_no_prior(
+    tmp_path: Path, factor: float, told: str
+) -> None:
+    data = write(tmp_path / "a.npz", [factor * free_chains(300, 8)], T)
+    with pytest.raises(DataError, match=told):
+        run(data, tmp_path / "prior.yaml", QUICK)
+    assert not (tmp_path / "prior.yaml").exists()

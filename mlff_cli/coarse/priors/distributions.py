@@ -273,11 +273,11 @@ class Distributions:
     def _count(self, part: TypedRows, of: np.ndarray, values: np.ndarray) -> None:
         kind = part.kind
         scale = kind.n_bins / (kind.high - kind.low)
-        bins = np.floor((values - kind.low) * scale).astype(np.int64)
+        # cut before the cast, which would turn what is too large for it into anything
+        bins = np.clip((values - kind.low) * scale, 0, kind.n_bins).astype(np.int64)
         if np.isfinite(kind.high) and kind.unit == "radian":  # the upper border is a value too
             np.minimum(bins, kind.n_bins - 1, out=bins)
-        np.clip(bins, 0, kind.n_bins, out=bins)  # one bin more for what lies beyond
-        size = kind.n_bins + 1
+        size = kind.n_bins + 1  # one bin more for what lies beyond
         present = np.unique(of)
         local = np.searchsorted(present, of)
         counts = np.bincount((bins + local * size).ravel(), minlength=len(present) * size)

@@ -53,6 +53,7 @@ from mlff_cli.data.beads.prior_forms import Form, SoftSphere, Wall
 
 FEWEST = 100  # samples that a distribution needs at all
 BROKEN = 2.0  # times the median: no bond is stretched so far
+COINCIDENT = 0.1  # angstrom: no two beads that stand for atoms are bonded so closely
 DAMPING = 0.2  # sine of an angle below which its dihedrals fade
 LAST_ANGLE = float(np.pi - np.arcsin(DAMPING))
 STIFF = 4.0
@@ -182,6 +183,12 @@ def _pattern(kind: str, types: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _unbroken(histogram: Histogram, result: PriorFit) -> Histogram:
+    if histogram.n and histogram.quantile(0.5) < COINCIDENT:
+        raise DataError(
+            f"half of the {'-'.join(histogram.types)} bonds are shorter than {COINCIDENT:g} A: "
+            "these beads lie in one place",
+            remedy="look the set over with `mlff check`, and make it again",
+        )
     # without a median all are beyond the last bin
     kept = histogram.below(BROKEN * histogram.quantile(0.5)) if histogram.n else histogram
     if kept.beyond:
