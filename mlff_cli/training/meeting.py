@@ -138,15 +138,18 @@ class Board:
                     remedy="give all nodes the same number of nodes and processes",
                 )
         missing = sorted(everybody - came.keys())
-        if missing and self.store.check(["failed"]):
-            self._here = everybody  # the missing may come yet, and must learn of it
-            raise self.reason()
         if missing:
-            raise UsageError(
+            late = UsageError(
                 f"{len(came)} of {launch.size} processes came to {launch.address}:{launch.port} "
                 f"within {launch.join_timeout:g} s; missing: {_ranks(missing)}",
                 remedy="see the logs of the missing ones; MLFF_JOIN_TIMEOUT=SECONDS waits longer",
             )
+            if self.store.check(["failed"]):
+                first = json.loads(self.store.get("failed"))[2]
+                if first != str(late):  # else another rank's clock ran out a moment earlier
+                    self._here = everybody  # the missing may come yet, and must learn of it
+                    raise self.reason()
+            raise late
         return [Member(**member) for _, member in came.values()]
 
     def _read(

@@ -144,6 +144,7 @@ def test_gradients_sum_to_those_of_one_process(tmp_path: Path, bucket: int) -> N
 
 def fail(how: str) -> None:
     """Fail on some rank, and end with the exit code and a line about who tells what."""
+    time.sleep(float(os.environ.get("START_LATER", "0")))
     try:
         with join("cpu") as world:
             world.barrier()
@@ -239,6 +240,13 @@ def test_who_does_not_come_is_named_in_time(tmp_path: Path) -> None:
     assert "2 of 3 processes came to localhost:" in outcomes[0].text
     assert "missing: rank 2" in outcomes[0].text
     assert "MLFF_JOIN_TIMEOUT" in outcomes[0].text
+    assert told(outcomes) == [outcomes[0].text]
+
+
+def test_one_rank_tells_of_the_missing_where_another_lost_patience_first(tmp_path: Path) -> None:
+    soon = {"MLFF_JOIN_TIMEOUT": "4", "WORLD_SIZE": "3"}
+    outcomes = Ranks(tmp_path, fail, "", environ=soon, each=[{"START_LATER": "1.5"}, {}]).finish()
+    assert [o.code for o in outcomes] == [2, 2]
     assert told(outcomes) == [outcomes[0].text]
 
 
