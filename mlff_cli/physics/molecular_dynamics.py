@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import openmm
 
+from mlff_cli.core.affinity import on_core
 from mlff_cli.core.errors import MissingDependencyError, NumericalError, UsageError
 from mlff_cli.physics.replica_exchange import K_B
 
@@ -45,6 +46,11 @@ class Engine:
         platform = openmm.Platform.getPlatformByName(self.platform)
         integrator = integrator or openmm.VerletIntegrator(0.001)
         return openmm.Context(system, integrator, platform, dict(self.properties))
+
+    @property
+    def one_worker(self) -> bool:
+        """Whether a replica has one worker thread, which every kernel wakes."""
+        return self.platform == "CPU" and self.properties.get("Threads") == "1"
 
 
 def choose_engine(platform: str = "auto", threads: int = 1) -> Engine:
@@ -124,6 +130,7 @@ class Replica:
         timestep: in fs.
         seed: of its velocities and noise; with `index` it decides every random number.
         index: which replica this is.
+        core: where it computes, as long as its steps are called from there; None: anywhere.
     """
 
     def __init__(
@@ -136,13 +143,16 @@ class Replica:
         timestep: float,
         seed: int,
         index: int,
+        core: int | None = None,
     ) -> None:
         self.temperature = temperature
+        self.core = core
         self._seed, self._index = seed, index
         self._periodic = system.usesPeriodicBoundaryConditions()
         self._integrator = openmm.LangevinMiddleIntegrator(temperature, friction, timestep / 1000)
         self._integrator.setRandomNumberSeed(self._random("noise"))
-        self._context = engine.context(system, self._integrator)
+        with on_core(core):  # its worker thread starts here and stays where it started
+            self._context = engine.context(system, self._integrator)
         masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
         self._masses = np.array(masses)
         moving = int((self._masses > 0).sum())

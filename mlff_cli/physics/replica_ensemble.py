@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 import numpy as np
 import openmm
 
+from mlff_cli.core.affinity import on_core, quiet_cores
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.physics.md_schedule import FS, Schedule
 from mlff_cli.physics.molecular_dynamics import Engine, Replica, Snapshot
@@ -58,6 +59,8 @@ class Ensemble:
         self.step = 0
         self._schedule, self._timestep, self._seed = schedule, timestep, seed
         self._heat = np.zeros(len(temperatures))  # sum over frames of the kinetic temperatures
+        n = len(temperatures)
+        cores = quiet_cores(n) if engine.one_worker else []
         self._replicas = [
             Replica(
                 engine,
@@ -67,6 +70,7 @@ class Ensemble:
                 timestep=timestep,
                 seed=seed,
                 index=index,
+                core=cores[index] if cores else None,
             )
             for index, temperature in enumerate(temperatures)
         ]
@@ -138,10 +142,11 @@ class Ensemble:
         leave = threading.Event()
 
         def move(replica: Replica) -> None:
-            for done in range(0, n, CHUNK):
-                if leave.is_set():
-                    return
-                replica.step(min(CHUNK, n - done))
+            with on_core(replica.core):
+                for done in range(0, n, CHUNK):
+                    if leave.is_set():
+                        return
+                    replica.step(min(CHUNK, n - done))
 
         jobs = [pool.submit(move, replica) for replica in self._replicas]
         asked: float | None = None
