@@ -190,7 +190,7 @@ def test_curves_of_the_fit_are_energies_of_the_model(tmp_path: Path, form: str) 
     run(data, tmp_path / "prior.yaml", Options(form=form, figure=False, by_type=False))
     prior = read_prior(tmp_path / "prior.yaml")
     module, one = bound(data, prior)
-    from mlff_cli.coarse.priors.internal_coordinates import angles, dihedrals, distances
+    from mlff_cli.physics.internal_coordinates import angles, dihedrals, distances
 
     x = free_chains(50, 5, seed=9)
     terms = chain_terms(5)

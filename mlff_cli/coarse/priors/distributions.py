@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlff_cli.coarse.priors.internal_coordinates import angles, dihedrals, distances
 from mlff_cli.data.beads.prior_file import PAIR_TERMS
+from mlff_cli.physics.internal_coordinates import angles, dihedrals, distances
 from mlff_cli.physics.terms import Terms
 
 POOLED = ("*",)

@@ -11,7 +11,7 @@ from mlff_cli.coarse.priors.distributions import (
     drawn,
     typed_rows,
 )
-from mlff_cli.coarse.priors.internal_coordinates import angles, dihedrals, distances
+from mlff_cli.physics.internal_coordinates import angles, dihedrals, distances
 from mlff_cli.physics.terms import Terms
 from tests.coarse.free_chains import draw, free_chains
 

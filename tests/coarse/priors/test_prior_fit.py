@@ -7,7 +7,6 @@ import pytest
 
 from mlff_cli.coarse.mapping.topology import terms as topology_terms
 from mlff_cli.coarse.priors.distributions import Distributions, TypedRows, typed_rows
-from mlff_cli.coarse.priors.internal_coordinates import distances
 from mlff_cli.coarse.priors.prior_curves import energy
 from mlff_cli.coarse.priors.prior_entries import PriorFit
 from mlff_cli.coarse.priors.prior_fit import LAST_ANGLE, fit_prior
@@ -15,6 +14,7 @@ from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.cg_beads import BeadMolecule, plain_chain
 from mlff_cli.data.beads.prior_file import PriorFile, prior_from_plain, prior_to_plain
 from mlff_cli.data.beads.prior_forms import Harmonic
+from mlff_cli.physics.internal_coordinates import distances
 from tests.coarse.backbones import backbone_frames, backbone_molecule
 from tests.coarse.free_chains import (
     KT,
