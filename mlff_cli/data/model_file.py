@@ -60,6 +60,8 @@ class ModelFile:
         provenance: inputs' hashes, command, versions, seed.
         ema: averaged weights of a checkpoint, if they are kept.
         training: what a checkpoint needs beyond a model to resume; empty in a finished model.
+        molecules: plain values of every bead molecule it was trained on
+            (`potentials.bead_topology.BeadTopology.plain`); empty for molecules of atoms.
     """
 
     weights: dict[str, Tensor]
@@ -73,6 +75,7 @@ class ModelFile:
     ema: dict[str, Tensor] | None = None
     training: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=lambda: dict(UNITS))
+    molecules: list[dict[str, Any]] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
 
     def save(self, path: Path | str, *, force: bool = False) -> None:
@@ -148,6 +151,7 @@ def _check_contents(payload: Mapping[str, Any], where: str) -> None:
         "species": all(type(z) is int and 1 <= z <= MAX_Z for z in payload["species"]),
         "fidelities": all(type(entry.get("index")) is int for entry in payload["fidelities"]),
         "sae": all(isinstance(table, Mapping) for table in payload["sae"].values()),
+        "molecules": all(isinstance(m, Mapping) for m in payload.get("molecules", [])),
     }
     for name, holds in rules.items():
         if not holds:

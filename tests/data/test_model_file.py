@@ -333,3 +333,13 @@ def test_a_truncated_file_is_refused(
     with pytest.raises(DataError) as caught:
         load_model_file(path)
     assert caught.value.where == str(path)
+
+
+def test_molecules_of_beads_are_kept_and_checked(tmp_path: Path) -> None:
+    plain = {"name": "a", "types": ["ALA"], "start": [[0.0, 1.0, 2.0]]}
+    file = make(family="coarse-grained", molecules=[plain])
+    file.save(tmp_path / "m.pt")
+    assert load_model_file(tmp_path / "m.pt").molecules == [plain]
+    make(molecules=[3]).save(tmp_path / "wrong.pt")
+    with pytest.raises(DataError, match="'molecules' make no sense"):
+        load_model_file(tmp_path / "wrong.pt")
