@@ -27,7 +27,6 @@ from mlff_cli.training.checkpoints import Checkpoints
 from mlff_cli.training.early_stopping import Patience
 from mlff_cli.training.evaluation import evaluate
 from mlff_cli.training.memory import StepMemory, free_memory
-from mlff_cli.training.metrics import merged
 from mlff_cli.training.out_of_memory import explain_step, explain_validation, explained
 from mlff_cli.training.prefetch import ahead
 from mlff_cli.training.run_log import RunLog
@@ -140,7 +139,8 @@ class Loop:
             self.stepper.average.load(checkpoint.ema, int(state["step"]))
         torch.set_rng_state(state["rng"])
         self.window.load(state["window"])
-        self.errors.load(own_share(state["errors"], self.world, merged).to(self.device))
+        errors = own_share(state["errors"], self.world, self.errors.merge)
+        self.errors.load(errors.to(self.device))
         self.patience.load(state["patience"])
         self.watch.load(state["watch"])
         self._finished = bool(state["finished"])

@@ -166,6 +166,10 @@ class RegressionMetrics:
         """Continue from `state`."""
         self._sums = state.to(self._sums).reshape(self._sums.shape).clone()
 
+    def merge(self, states: Tensor) -> Tensor:
+        """The state of all data of several states (R, ...)."""
+        return merged(states)
+
 
 def merged(stacked: Tensor) -> Tensor:
     """Sums of the union of disjoint sets (R, ..., 5) -> (..., 5)."""

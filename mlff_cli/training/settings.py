@@ -7,14 +7,15 @@ and keep the others.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from mlff_cli.training.settings_base import Section
 from mlff_cli.training.settings_logging import LogFrequency, WandbSection
 from mlff_cli.training.settings_loss import LossSection, MetricsSection
 from mlff_cli.training.settings_optimizer import OptimizerSection, SchedulerSection
+from mlff_cli.training.settings_stages import StageSection
 from mlff_cli.training.settings_transfer import TransferSection
 
 
@@ -33,7 +34,7 @@ class TrainerSection(Section):
     """The loop."""
 
     epochs: PositiveInt = 200
-    """Epochs to train."""
+    """Epochs to train; those of all `stages` together where there are any."""
     gradient_clip_by: Literal["value", "norm", "none"] = "value"
     """Clip every gradient element, the norm of the whole gradient, or nothing."""
     gradient_clip: PositiveFloat = 0.4
@@ -92,6 +93,9 @@ class TrainingSettings(Section):
     """How weights move."""
     scheduler: SchedulerSection | None = SchedulerSection()
     """How the learning rate changes; null keeps it."""
+    stages: tuple[StageSection, ...] = ()
+    """Trainings one after the other; none: one of `trainer.epochs`, with the run's `optimizer` and
+    `scheduler`."""
     loss: LossSection = LossSection()
     """What is minimised."""
     metrics: MetricsSection = MetricsSection()
@@ -110,6 +114,37 @@ class TrainingSettings(Section):
     """Write TensorBoard event files into the run folder as well."""
     save_all_models: bool = False
     """Keep every member of an ensemble, not only the best."""
+
+    @model_validator(mode="after")
+    def _complete_stages(self) -> Self:
+        """Give stages what they leave out, and the run their epochs."""
+        if not self.stages:
+            return self
+        names = [stage.name for stage in self.stages]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"stages: two are called {twice!r}, rows could not be told apart")
+        common = {"optimizer": self.optimizer, "scheduler": self.scheduler}
+        self.stages = tuple(
+            stage.model_copy(
+                update={k: v for k, v in common.items() if k not in stage.model_fields_set}
+            )
+            for stage in self.stages
+        )
+        epochs = sum(stage.epochs for stage in self.stages)
+        self.trainer = self.trainer.model_copy(update={"epochs": epochs})
+        return self
+
+    @property
+    def in_stages(self) -> tuple[StageSection, ...]:
+        """The stages; a run that has none is a single one without a name."""
+        return self.stages or (
+            StageSection.model_construct(
+                name="",
+                epochs=self.trainer.epochs,
+                optimizer=self.optimizer,
+                scheduler=self.scheduler,
+            ),
+        )
 
     def frequency(self, name: Literal["train", "val"], epoch_length: int) -> int:
         """Iterations between two logs; the top-level key counts before wandb's."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from mlff_cli.training.distributed import World
 from mlff_cli.training.losses import MultiTaskLoss
-from mlff_cli.training.metrics import RegressionMetrics
 
 
 class Batch(Protocol):
@@ -55,6 +55,60 @@ def whole_model(name: str) -> str:
     return ""
 
 
+class Metrics(Protocol):
+    """Accumulates errors; `metrics.RegressionMetrics` does it for padded molecules.
+
+    Attributes:
+        units: unit of every metric's name, "" where it has none, in the order of columns.
+    """
+
+    units: dict[str, str]
+
+    def update(self, predicted: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
+        """Add a batch."""
+
+    def reduce(self, world: World) -> None:
+        """Take in what the other processes accumulated; every process must call it."""
+
+    def compute(self) -> dict[str, float]:
+        """All metrics that have data."""
+
+    def state(self) -> Tensor:
+        """What was accumulated, to continue from."""
+
+    def load(self, state: Tensor) -> None:
+        """Continue from `state`."""
+
+    def merge(self, states: Tensor) -> Tensor:
+        """The state (...) of all data of several states (R, ...)."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A minimisation of a few parameters before the first stage, over the whole training set.
+
+    The parameters are trained here whether or not a stage trains them, and nothing else is.
+
+    Attributes:
+        name: of it, in rows and lines.
+        parameters: what is trained, on the model's device; float64 is advised, rounding of the
+            loss ends the minimisation early.
+        objective: computes this process's share of the loss, adds its gradient to the parameters'
+            `.grad`, and returns it (scalar, detached). The shares of all processes sum to the loss.
+            A pure function of the parameters.
+        steps: iterations at most.
+        tolerance: ends when an iteration lowers the loss by less than this share of it.
+        report: rows (name, value) for people, when it is done.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    objective: Callable[[], Tensor]
+    steps: int = 100
+    tolerance: float = 1e-9
+    report: Callable[[], Sequence[tuple[str, str]]] = tuple
+
+
 @dataclass(frozen=True)
 class Task:
     """A training problem.
@@ -78,6 +132,10 @@ class Task:
             parameters are searched in `part.name`, too.
         name_largest: says which samples of it are the largest.
         batching: how its batches are made.
+        pretraining: what comes before the first stage of a new run; None: nothing.
+        noise_floor: error that no model can fall below, by the metric it bounds, as F_rmse, in its
+            unit; shown beside it.
+        samples: what a batch holds.
     """
 
     model: nn.Module
@@ -87,7 +145,7 @@ class Task:
     validation_batch: Callable[[int], Batch]
     predict: Callable[[nn.Module, Batch, bool], Mapping[str, Tensor]]
     loss: MultiTaskLoss
-    new_metrics: Callable[[], RegressionMetrics]
+    new_metrics: Callable[[], Metrics]
     measured: Sequence[str]
     watch: Sequence[str]
     name_samples: Callable[[int], str]
@@ -95,6 +153,9 @@ class Task:
     part_of: PartOf = whole_model
     name_largest: Callable[[int], str] | None = None
     batching: Batching | None = None
+    pretraining: Pretraining | None = None
+    noise_floor: Mapping[str, float] = field(default_factory=dict)
+    samples: str = "molecules"
 
 
 def accumulated(task: Task, n: int) -> Task:
