@@ -6,6 +6,8 @@ Frames (T of them, n beads of the largest molecule), in the units of `UNITS`:
     mask (T, n) float32, source (T,) int32, frame (T,) int64, temperature (T,) float32,
     molecule (T,) int32,   and Z (n,) int32, which the seed's layout has and which says nothing here
 
+and U (T,) float64 kcal/mol in sets that others made: potential energies, read and never written.
+
 Per molecule, with the suffix `_k` where the set holds several: the attributes of `BeadMolecule`,
 its species as `bead_species`. Texts of JSON: `sources`, `species_table`, `metadata`.
 
@@ -36,6 +38,7 @@ __all__ = ["FORMAT", "UNITS", "BeadMolecule", "CGBlock", "CGFrames", "CGSet", "i
 FORMAT = "mlff-cg"
 FORMAT_VERSION = 1
 UNITS = MappingProxyType({"R": "angstrom", "F": "kcal/mol/angstrom", "temperature": "K"})
+ENERGY_UNIT = "kcal/mol"  # of U
 CHUNK_BYTES = 16 << 20  # of positions and forces held at a time
 # attribute of BeadMolecule -> (name in the file, type); the rest are read as they are
 PER_MOLECULE = MappingProxyType(
@@ -95,6 +98,7 @@ class CGSet:
         n_frames: T.
         n_beads: n, padding included.
         has_forces: whether F is stored.
+        has_energies: whether U is stored.
         molecules: a sequence of `BeadMolecule`, each read when it is asked for; empty for a seed's.
         species_table: names by species number; empty for a seed's.
         sources: what the frames were made from: {path, sha256, format, n_frames, molecule}.
@@ -150,13 +154,14 @@ class CGSet:
                 raise self._wrong(
                     f"{name} must have shape {want} as R does, found {self._file.shape(name)}"
                 )
-        for name in PER_FRAME:
+        for name in (*PER_FRAME, "U"):
             if name in self._file and self._file.shape(name) != (self.n_frames,):
                 raise self._wrong(
                     f"{name} must have one value for each of {self.n_frames} frames, found shape "
                     f"{self._file.shape(name)}"
                 )
         self.has_forces = "F" in self._file
+        self.has_energies = "U" in self._file
 
     def _json(self, name: str, default: Any) -> Any:
         if name not in self._file:
@@ -179,10 +184,11 @@ class CGSet:
         units = self.metadata.get("units")
         if units is None:
             self.notes.append(f"{self.path} names no units: read as angstrom and kcal/mol/angstrom")
-        other = {k: v for k, v in (units or {}).items() if k in UNITS and v != UNITS[k]}
+        ours = {**UNITS, "U": ENERGY_UNIT}
+        other = {k: v for k, v in (units or {}).items() if k in ours and v != ours[k]}
         if other:
             raise self._wrong(
-                f"units must be {dict(UNITS)}, found {other}", "convert the arrays and say so"
+                f"units must be {ours}, found {other}", "convert the arrays and say so"
             )
 
     def per_frame(self, name: str) -> np.ndarray:
@@ -248,6 +254,12 @@ class CGSet:
         if "mask" not in self._file:
             return species, np.ones(species.shape, bool)
         return species, self._file.rows("mask", rows) > 0
+
+    def energies(self, rows: np.ndarray) -> np.ndarray:
+        """Potential energies (m,) float64 of rows, kcal/mol; NaN where there are none."""
+        if not self.has_energies:
+            return np.full(len(rows), np.nan)
+        return self._file.rows("U", rows).astype(np.float64)
 
     def frames(self, rows: slice | np.ndarray, *, forces: bool = True) -> CGFrames:
         """Frames as they are stored, padded, values unchecked.
