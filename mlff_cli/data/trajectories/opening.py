@@ -51,13 +51,18 @@ TRR_MAGIC, XTC_MAGICS = 1993, (1995, 2023)  # 2023: GROMACS for more than 2^28 a
 
 
 def open_trajectory(
-    path: Path | str, top: Path | str | mdtraj.Topology | None = None
+    path: Path | str,
+    top: Path | str | mdtraj.Topology | None = None,
+    *,
+    of_beads: bool = False,
 ) -> Trajectory:
     """Open a trajectory, whatever its format; use the result as a context manager.
 
     Args:
         path: the file; of mdCATH a part may be chosen as `FILE.h5@320` or `FILE.h5@320/1`.
         top: a file with the topology, or the topology; the trajectory must have its atoms.
+        of_beads: frames hold beads, or either: lengths of bonds and sizes of forces, which are
+            judged by those of atoms, are not looked at.
 
     Raises:
         StorageError: a file does not exist or cannot be read.
@@ -82,7 +87,8 @@ def open_trajectory(
     make = getattr(importlib.import_module(module), name)
     trajectory: Trajectory = make(file) if selection is None else make(file, selection)
     try:
-        check(trajectory, top)
+        if not of_beads:
+            check(trajectory, top)
     except BaseException:
         trajectory.__exit__(None, None, None)
         raise

@@ -1,0 +1,154 @@
+"""Two ensembles along one collective variable, or over the plane of two.
+
+Free energies are of all frames. The divergence is of frames that are independent of one another:
+in each ensemble as far apart as the slower one of the variables shown decorrelates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlff_cli.core.errors import DataError
+from mlff_cli.physics.ensembles import free_energy as energies
+from mlff_cli.physics.ensembles.collective_variables import Variable
+from mlff_cli.physics.ensembles.decorrelation import decorrelated, statistical_inefficiency
+from mlff_cli.physics.ensembles.divergence import Comparison, compare
+from mlff_cli.physics.ensembles.histograms import Axis, counted, grid_cells
+
+
+@dataclass(frozen=True)
+class Values:
+    """Collective variables of an ensemble, series after series.
+
+    Attributes:
+        values: (N, m).
+        lengths: frames of each series, N in all.
+        inefficiencies: (m,) statistical inefficiency of each variable, in frames.
+    """
+
+    values: np.ndarray
+    lengths: tuple[int, ...]
+    inefficiencies: np.ndarray
+
+    @classmethod
+    def of(
+        cls, values: np.ndarray, lengths: Sequence[int], variables: Sequence[Variable]
+    ) -> Values:
+        """With its inefficiencies.
+
+        Raises:
+            DataError: lengths that are not those of the values.
+        """
+        if sum(lengths) != len(values) or values.shape[1] != len(variables):
+            raise DataError(
+                f"series of {sum(lengths)} frames and {len(variables)} variables need as many "
+                f"values, found {values.shape}"
+            )
+        ends = np.cumsum(lengths)[:-1]
+        g = [
+            statistical_inefficiency(np.split(v.columns(values[:, k]), ends))
+            for k, v in enumerate(variables)
+        ]
+        return cls(values, tuple(lengths), np.array(g))
+
+    def joined(self, other: Values) -> Values:
+        """These and further variables of the same frames."""
+        return Values(
+            np.concatenate([self.values, other.values], axis=1),
+            self.lengths,
+            np.concatenate([self.inefficiencies, other.inefficiencies]),
+        )
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """One or two variables of a reference and a simulation.
+
+    Attributes:
+        variables: one or two.
+        axes: of each.
+        reference: frames in every cell.
+        simulation: frames in every cell.
+        inefficiency: of the reference and of the simulation, in frames.
+        kt: kcal/mol.
+        comparison: None where there are too few independent frames.
+        why: there is no comparison.
+    """
+
+    variables: tuple[Variable, ...]
+    axes: tuple[Axis, ...]
+    reference: np.ndarray
+    simulation: np.ndarray
+    inefficiency: tuple[float, float]
+    kt: float
+    comparison: Comparison | None
+    why: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the variables."""
+        return ", ".join(v.name for v in self.variables)
+
+    @property
+    def free_energies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of reference and simulation, kcal/mol."""
+        return (
+            energies.free_energy(self.reference, self.kt),
+            energies.free_energy(self.simulation, self.kt),
+        )
+
+    @property
+    def uncertainties(self) -> tuple[np.ndarray, np.ndarray]:
+        """Standard errors of `free_energies`, kcal/mol."""
+        return tuple(  # type: ignore[return-value]
+            energies.uncertainty(counts, self.kt, counts.sum() / g)
+            for counts, g in zip((self.reference, self.simulation), self.inefficiency, strict=True)
+        )
+
+    @property
+    def difference(self) -> tuple[np.ndarray, float]:
+        """Of the free energies, simulation less reference, and its weighted root mean square."""
+        return energies.difference(self.reference, self.simulation, self.kt)
+
+
+def landscape(
+    columns: Sequence[int],
+    variables: Sequence[Variable],
+    reference: Values,
+    simulation: Values,
+    *,
+    bins: int,
+    kt: float,
+    seed: int = 0,
+) -> Landscape:
+    """Compare two ensembles along one or two variables.
+
+    Args:
+        columns: which variables.
+        variables: all of them, as columns of the values.
+        reference: the ensemble that is right.
+        simulation: the other one.
+        bins: of each axis.
+        kt: kcal/mol.
+        seed: of the frames that are drawn.
+    """
+    chosen = tuple(variables[c] for c in columns)
+    axes = tuple(
+        v.axis([reference.values[:, c], simulation.values[:, c]], bins)
+        for v, c in zip(chosen, columns, strict=True)
+    )
+    cells = [grid_cells([e.values[:, c] for c in columns], axes) for e in (reference, simulation)]
+    g = [float(e.inefficiencies[list(columns)].max()) for e in (reference, simulation)]
+    comparison, why = None, None
+    try:
+        a, b = (
+            cells[k][decorrelated(e.lengths, g[k])] for k, e in enumerate((reference, simulation))
+        )
+        comparison = compare(a, b, int(np.prod([x.bins for x in axes])), seed=seed)
+    except DataError as error:
+        why = error.message
+    counts = [counted(c, axes) for c in cells]
+    return Landscape(chosen, axes, counts[0], counts[1], (g[0], g[1]), kt, comparison, why)
