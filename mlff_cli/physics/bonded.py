@@ -29,10 +29,10 @@ NEAREST = 1e-6  # angstrom; also the sine of an angle
 SAFE = ((0.0, 0.0, 0.0), (3.8, 0.0, 0.0), (3.8, 3.8, 0.0), (3.8, 3.8, 3.8))  # angstrom
 
 
-def norm(v: Tensor) -> Tensor:
-    """Length of vectors (..., 3); 0 with zero gradient where it is below `NEAREST`."""
+def norm(v: Tensor, nearest: float = NEAREST) -> Tensor:
+    """Length of vectors (..., 3); 0 with zero gradient where it is below `nearest`."""
     square = v.square().sum(-1)
-    nonzero = square > NEAREST * NEAREST
+    nonzero = square > nearest * nearest  # TorchScript sees defaults, not constants of a module
     return torch.where(nonzero, square, 1.0).sqrt() * nonzero
 
 

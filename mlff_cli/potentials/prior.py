@@ -211,6 +211,10 @@ class Prior(nn.Module):
         tables = [self._form_table(key) for key in self._entries]
         return [t.get("cutoff").cpu().numpy() if "cutoff" in t.fixed else None for t in tables]
 
+    def named_tables(self) -> list[tuple[str, FormTable]]:
+        """Term and table, in the order of `BoundTerms.beads`."""
+        return [(name, self._form_table(key)) for key, (name, _) in self._entries.items()]
+
     @property
     def dtype(self) -> torch.dtype:
         """The type it computes in."""

@@ -25,15 +25,21 @@ def _gathered(form: Callable[..., Tensor]) -> Energy:
     return lambda q, rows, p: form(q, **{name: table[rows] for name, table in p.items()})
 
 
+def bends(p: Parameters) -> Tensor:
+    """h^2 U'' at the knots (E, K) of splines, m of `physics.splines`, by their parameters."""
+    y = p["values"]
+    if "slopes" in p:
+        h = ((p["high"] - p["low"]) / (y.shape[1] - 1))[:, None]
+        y = torch.cat([y, h * p["slopes"]], 1)
+    return y @ p["curvature"].T
+
+
 def _spline(x: Tensor, rows: Tensor, p: Parameters) -> Tensor:
-    y, low, high = p["values"], p["low"], p["high"]
-    h = ((high - low) / (y.shape[1] - 1))[:, None]
-    known = torch.cat([y, h * p["slopes"]], 1) if "slopes" in p else y
-    return cubic_spline(x, rows, low, high, y, known @ p["curvature"].T)
+    return cubic_spline(x, rows, p["low"], p["high"], p["values"], bends(p))
 
 
 def _periodic_spline(phi: Tensor, rows: Tensor, p: Parameters) -> Tensor:
-    return periodic_spline(phi, rows, p["values"], p["values"] @ p["curvature"].T)
+    return periodic_spline(phi, rows, p["values"], bends(p))
 
 
 # form -> parameters that are trained, parameters that are not, energy of (q, rows, parameters)
