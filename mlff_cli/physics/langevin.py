@@ -43,6 +43,19 @@ class Potential(Protocol):
         """Energies (B,) and forces (B, N, 3) of positions (B, N, 3)."""
 
 
+def warm_up(potential: Potential, positions: Tensor) -> None:
+    """Compute until the potential does so as it always will, and forget what it kept."""
+    for _ in range(WARM_UP):
+        potential(positions)
+    forget(potential)
+
+
+def forget(potential: Potential) -> None:
+    """Let a potential forget what it keeps between calls, as a list of neighbours."""
+    if (settle := getattr(potential, "settle", None)) is not None:
+        settle()
+
+
 class Langevin:
     """B replicas of N particles, each with its own thermostat; fulfils `physics.replicas.Replicas`.
 
@@ -113,17 +126,8 @@ class Langevin:
         """Begin at positions (B, N, 3), with velocities of the temperatures."""
         self.x = self._tensor(positions).clone()
         self.v = self._thermal_speed() * self._noise()
-        self._warm_up()
+        warm_up(self.potential, self.x)
         self._compute()
-
-    def _warm_up(self) -> None:
-        for _ in range(WARM_UP):
-            self.potential(self.x)
-        self._forget()
-
-    def _forget(self) -> None:
-        if (settle := getattr(self.potential, "settle", None)) is not None:
-            settle()
 
     def _noise(self) -> Tensor:
         """Normal xi [B, N, 3] in single precision, which is three times as fast."""
@@ -170,7 +174,7 @@ class Langevin:
         """See `Replicas`."""
         if self._recentre:
             self.x.sub_((self._mass * self.x).sum(1, keepdim=True) / self._mass.sum())
-        self._forget()
+        forget(self.potential)
 
     def state(self) -> dict[str, np.ndarray]:
         """See `Replicas`."""
@@ -187,4 +191,4 @@ class Langevin:
         self.temperatures = np.array(state["temperatures"])
         self._sigma = self._thermal_speed()
         self._generator.set_state(torch.from_numpy(state["generator"].copy()))
-        self._warm_up()
+        warm_up(self.potential, self.x)

@@ -181,6 +181,11 @@ class Replica:
         except openmm.OpenMMException as error:
             raise NumericalError(f"at {self.temperature:g} K OpenMM stopped: {error}") from error
 
+    def positions(self) -> np.ndarray:
+        """Positions (N, 3) now, nm, finite or not."""
+        state = self._context.getState(positions=True)
+        return np.asarray(state.getPositions(asNumpy=True)._value)
+
     def snapshot(self) -> Snapshot:
         """Positions, forces and energies now.
 
