@@ -125,7 +125,7 @@ def atom_shares(molecule: BeadMolecule) -> np.ndarray:
     """
     assert molecule.mapping is not None
     share: np.ndarray = np.abs(molecule.mapping.T)  # [a, I]
-    here: np.ndarray = share.any(axis=1)
+    here = np.asarray((share > 0).any(axis=1))
     share[here] /= share[here].sum(axis=1, keepdims=True)
     a, b = molecule.atom_bonds.T
     while not here.all():  # outwards along bonds, one bond at a time

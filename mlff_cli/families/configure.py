@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,23 @@ from omegaconf import OmegaConf
 from mlff_cli.core.config import MISSING, load_config, merge, parse_override, read_yaml
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.families.base import Family
+from mlff_cli.families.coarse_grained import CoarseGrained
 from mlff_cli.families.multifidelity import MultiFidelity
 
-FAMILIES: dict[str, Family] = {"multifidelity": MultiFidelity()}
-PRESETS = ("default", "small")
+FAMILIES: dict[str, Family] = {family.name: family for family in (MultiFidelity(), CoarseGrained())}
+PRESETS: dict[str, tuple[str, ...]] = {  # name -> packaged files, later ones win
+    "default": ("default",),
+    "small": ("default", "small"),
+    "cg": ("coarse_grained",),
+    "cg_small": ("coarse_grained", "coarse_grained_small"),
+}
+# keys that one family has and no other
+COARSE_GRAINED = {
+    "training": None,
+    "ensemble": None,
+    "data": ("files", "temperature"),
+    "model": ("cutoff", "allegro_size", "use_priors", "use_allegro"),
+}
 
 
 def configure(
@@ -34,16 +47,15 @@ def configure(
     """
     if preset not in PRESETS:
         raise ConfigError(f"--preset is one of {', '.join(PRESETS)}, found {preset!r}")
+    given = _given(configs, overrides)
+    if preset in ("default", "small") and _is_coarse_grained(given):
+        preset = {"default": "cg", "small": "cg_small"}[preset]
     layers: list[dict[Any, Any]] = [{"run_name": run_name, "project_name": "mlff"}]
-    layers += [_preset(name) for name in dict.fromkeys(("default", preset))]
-    overrides = list(overrides)
+    layers += [_preset(name) for name in PRESETS[preset]]
+    overrides = [_named_files(override) for override in overrides]
     merged: dict[Any, Any] = {}
-    for layer in (*layers, *(read_yaml(file) for file in configs)):
+    for layer in (*layers, given):
         merged = merge(merged, layer)
-    for override in overrides:
-        path, value = parse_override(override)
-        if len(path) == 1:
-            merged[path[0]] = value
     for name in ("run_name", "project_name"):
         if merged[name] == MISSING:  # aimnet2mult's files leave these for the command line
             overrides.append(f"{name}={layers[0][name]}")
@@ -51,6 +63,46 @@ def configure(
         raise ConfigError(f"family is one of {', '.join(FAMILIES)}, found {merged['family']!r}")
     family = FAMILIES[merged["family"]]
     return family, load_config(configs, overrides, family.schema, defaults=layers).model
+
+
+def _given(configs: Sequence[Path], overrides: Sequence[str]) -> dict[Any, Any]:
+    """What files and overrides say, without the presets below them."""
+    given: dict[Any, Any] = {}
+    for file in configs:
+        given = merge(given, read_yaml(file))
+    for override in overrides:
+        path, value = parse_override(override)
+        for part in reversed(path):
+            value = {part: value}
+        given = merge(given, value)
+    return given
+
+
+def _is_coarse_grained(given: Mapping[Any, Any]) -> bool:
+    """Whether a configuration that names no family has keys of the coarse-grained one.
+
+    >>> _is_coarse_grained({"data": "CG.npz"}), _is_coarse_grained({"trainer": {"epochs": 3}})
+    (True, False)
+    """
+    family = given.get("family")
+    if family is not None:
+        return bool(family == CoarseGrained.name)
+    if isinstance(given.get("data"), str | list):
+        return True
+    for name, own in COARSE_GRAINED.items():
+        section = given.get(name)
+        if section is not None and (
+            own is None or (isinstance(section, Mapping) and any(key in section for key in own))
+        ):
+            return "fidelity_datasets" not in (given.get("data") or {})
+    return False
+
+
+def _named_files(override: str) -> str:
+    """`data=CG.npz` as `data.files=CG.npz`, so that other keys of `data` can be given, too."""
+    name, _, value = override.partition("=")
+    path, parsed = parse_override(override)
+    return f"data.files={value}" if path == ("data",) and not isinstance(parsed, dict) else override
 
 
 def _preset(name: str) -> dict[Any, Any]:

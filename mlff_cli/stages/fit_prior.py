@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
-from mlff_cli.coarse.priors.distributions import PAIRS, Distributions, drawn, typed_rows
 from mlff_cli.coarse.priors.prior_entries import Fitted, PriorFit
 from mlff_cli.coarse.priors.prior_fit import DAMPING, fit_prior
+from mlff_cli.coarse.priors.set_distributions import Counted, count_frames
 from mlff_cli.coarse.priors.set_terms import (
     MoleculeTerms,
     bare_molecules,
@@ -69,21 +69,6 @@ class Options:
     dry_run: bool = False
 
 
-@dataclass
-class Counted:
-    """Distributions of a set.
-
-    Attributes:
-        distributions: of all terms.
-        n_paired: frames of which pairs were counted.
-        n_untold: dihedrals of D-amino acids whose types do not tell their hand.
-    """
-
-    distributions: Distributions
-    n_paired: int
-    n_untold: int = 0
-
-
 def run(
     data: Path | str,
     output: Path | str,
@@ -132,7 +117,9 @@ def run(
             plan = f"would fit {len(rows)} frames of {data} at {temperature:g} K, write {output}"
             facts = {"frames": len(rows), "temperature": temperature, "output": str(output)}
             return Summary(facts, lines=[plan])
-        counted = _count(cg, rows, known, options.seed, reporter)
+        counted = Counted()
+        with reporter.progress(len(rows), "distributions", "frames") as bar:
+            count_frames(counted, cg, rows, known, options.seed, bar.advance)
         kt = GAS_CONSTANT * temperature
         try:
             fit = fit_prior(
@@ -218,35 +205,6 @@ def _terms(cg: CGSet, reporter: Reporter) -> Sequence[MoleculeTerms]:
             remedy="give the topology of `mlff cg-map` its bonds (CONECT records, or a PSF)",
         )
     return known
-
-
-def _count(
-    cg: CGSet,
-    rows: np.ndarray,
-    known: Sequence[MoleculeTerms],
-    seed: int,
-    reporter: Reporter,
-) -> Counted:
-    """Frames are taken molecule by molecule, so that the terms of one are held at a time."""
-    of = cg.per_frame("molecule")[rows]
-    rows, of = rows[order := np.argsort(of, kind="stable")], of[order]
-    sizes = np.array([len(layout.columns) for layout in cg.layouts])
-    numbers, frames = np.unique(of, return_counts=True)
-    n_pairs = int((frames * sizes[numbers] * (sizes[numbers] - 1) // 2).sum())
-    every = max(1, -(-n_pairs // PAIRS))
-    rng = np.random.default_rng(seed)
-    paired = np.zeros(cg.n_frames, dtype=bool)
-    paired[rows] = np.concatenate([drawn(n, every, rng) for n in frames.tolist()])
-    counted, current = Counted(Distributions(), int(paired.sum())), -1
-    with reporter.progress(len(rows), "distributions", "frames") as bar:
-        for block in cg.blocks(rows, forces=False):
-            if block.molecule != current:
-                one, current = known[block.molecule], block.molecule
-                typed = typed_rows(one.terms, one.types, one.disulfides)
-                counted.n_untold += one.n_untold
-            counted.distributions.add(block.R, typed, block.rows, paired[block.rows])
-            bar.advance(len(block.R))
-    return counted
 
 
 def _told(fit: PriorFit, counted: Counted) -> list[str]:

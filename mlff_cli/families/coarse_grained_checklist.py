@@ -1,0 +1,113 @@
+"""The checklist of a coarse-grained training's data: files, split, forces and batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlff_cli.core.checks import Check
+from mlff_cli.core.errors import MLFFError
+from mlff_cli.data.beads.bead_feed import BeadFeed
+from mlff_cli.data.beads.bead_frames import BeadFrames
+from mlff_cli.data.beads.bead_split import FrameSplit
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.data.sources import expand
+from mlff_cli.families.coarse_grained_settings import CoarseGrainedSettings
+
+HUGE = 1000.0  # kcal/mol/angstrom: no bead force at room temperature
+FEW = 100  # frames of a molecule that a split of a tenth leaves too few of
+LOOKED_AT = 2000  # frames whose forces are looked at
+BATCHES = 64  # of the first epoch that are looked at
+
+
+@dataclass(frozen=True)
+class BeadInspection:
+    """Looks at the data of a training that is ready to run.
+
+    Attributes:
+        settings: the configuration.
+        frames: of all files.
+        split: of them.
+        feed: draws the batches.
+        floor: of the force error, kcal/mol/angstrom.
+    """
+
+    settings: CoarseGrainedSettings
+    frames: BeadFrames
+    split: FrameSplit
+    feed: BeadFeed
+    floor: float | None
+
+    def heavy_steps(self) -> list[int]:
+        """Steps of the first epoch whose batches hold most beads."""
+        steps = min(BATCHES, self.feed.epoch_length)
+        n = self.frames.n_beads
+        beads = [int(n[self.feed.sampler.batch(s)[1]].sum()) for s in range(steps)]
+        return [int(np.argmax(beads))]
+
+    def checks(self) -> list[Check]:
+        """All findings."""
+        return [*self._files(), self._split(), self._forces(), self._floor()]
+
+    def _files(self) -> list[Check]:
+        found = []
+        for f, path in enumerate(self.frames.paths):
+            own = self.frames.file == f
+            n = len(np.unique(self.frames.molecule[own]))
+            text = f"{own.sum()} frames of {n} molecule{'s' * (n > 1)}"
+            found.append(Check(str(path), text))
+        return found
+
+    def _split(self) -> Check:
+        trained = np.bincount(
+            self.frames.molecule[self.split.train], minlength=len(self.frames.molecules)
+        )
+        few = int(np.argmin(trained))
+        text = f"{len(self.split.train)} train, {len(self.split.validation)} validation"
+        if trained[few] < FEW:
+            name = self.frames.molecules[few].name
+            return Check(
+                "split",
+                f"{text}; {trained[few]} training frames of {name}",
+                "warning",
+                "add frames of it: a force map's noise needs thousands to average out",
+            )
+        return Check("split", text)
+
+    def _forces(self) -> Check:
+        train = self.split.train
+        frames = self.frames.padded(train[:: max(1, len(train) // LOOKED_AT)])
+        real = np.arange(frames.F.shape[1]) < frames.n_beads[:, None]
+        forces = frames.F[real].astype(np.float64)
+        rms, most = float(np.sqrt(np.square(forces).mean())), float(np.abs(forces).max())
+        text = f"{rms:.3g} kcal/mol/A root mean square per component, {most:.3g} at most"
+        if most > HUGE:
+            return Check("forces", text, "warning", "look the set over with `mlff check`")
+        return Check("forces", text)
+
+    def _floor(self) -> Check:
+        if self.floor is None:
+            return Check("noise floor", "not known: too few validation frames to pair")
+        return Check("noise floor", f"at most {self.floor:.3g} kcal/mol/A per component")
+
+
+def diagnose(settings: CoarseGrainedSettings, error: MLFFError) -> list[Check]:
+    """What can be said of the files one by one, where `prepare` ended with an error."""
+    found = []
+    try:
+        paths = expand("data.files", settings.data.files)
+    except MLFFError as wrong:
+        return [Check.failed("data.files", wrong)]
+    for path in paths:
+        try:
+            with CGSet(path) as cg:
+                forces = "" if cg.has_forces else ", no forces"
+                n = len(cg.layouts)
+                text = f"{cg.n_frames} frames of {n} molecule{'s' * (n > 1)}{forces}"
+            found.append(Check(str(path), text))
+        except MLFFError as wrong:
+            found.append(Check.failed(str(path), wrong))
+    if not any(c.error for c in found):
+        found.append(Check.failed("training", error))
+    return found
