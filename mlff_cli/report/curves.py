@@ -37,6 +37,7 @@ def plot_curves(
     rows: Rows,
     units: Mapping[str, str],
     names: Mapping[str, str] | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> None:
     """Write the figure as PNG; the same rows give the same bytes.
 
@@ -45,14 +46,18 @@ def plot_curves(
         rows: one mapping per logged step, with "step", "epoch" and any of train/*, val/*, lr_*.
         units: unit by name.
         names: of the learning rates `lr_0`, ...: their parameter groups.
+        floors: error that no model can fall below, by the name it bounds, as val/F_rmse.
     """
-    figure = curves_figure(rows, units, names)
+    figure = curves_figure(rows, units, names, floors)
     with atomic_path(path, force=True) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def curves_figure(
-    rows: Rows, units: Mapping[str, str], names: Mapping[str, str] | None = None
+    rows: Rows,
+    units: Mapping[str, str],
+    names: Mapping[str, str] | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> Figure:
     """The figure of `plot_curves`."""
     figure = Figure(figsize=INCHES)
@@ -66,10 +71,15 @@ def curves_figure(
     present = {name for row in rows for name in row}
     shown = [kind for kind in ERRORS if _of_metric(present, kind[0], rows)][:2]
     for axis, (metric, title) in zip((axes[0, 1], axes[1, 0]), shown, strict=False):
-        _errors(axis, rows, metric, title, units)
-    for axis in (axes[0, 1], axes[1, 0])[len(shown) :]:
+        _errors(axis, rows, metric, title, units, floors or {})
+    free = [axes[0, 1], axes[1, 0]][len(shown) :]
+    if free and "pretraining/loss" in present:
+        _pretraining(free.pop(0), rows)
+    for axis in free:
         axis.set_axis_off()
     _learning_rates(axes[1, 1], rows, names or {})
+    for axis in (axes[0, 0], *(axes[0, 1], axes[1, 0])[: len(shown)], axes[1, 1]):
+        _stages(axis, rows)
     return figure
 
 
@@ -89,7 +99,14 @@ def _losses(axis: Axes, rows: Rows) -> None:
     _finish(axis, "Loss", _values(rows, ("train/loss", "val/loss")))
 
 
-def _errors(axis: Axes, rows: Rows, metric: str, title: str, units: Mapping[str, str]) -> None:
+def _errors(
+    axis: Axes,
+    rows: Rows,
+    metric: str,
+    title: str,
+    units: Mapping[str, str],
+    floors: Mapping[str, float],
+) -> None:
     """Training and validation errors of every fidelity, or in total where there is one."""
     chosen = _of_metric({name for row in rows for name in row}, metric, rows)
     best = best_row(rows)
@@ -104,7 +121,31 @@ def _errors(axis: Axes, rows: Rows, metric: str, title: str, units: Mapping[str,
     unit = units.get(chosen[0], "")
     unit = re.sub(r"/A\b", "/\N{LATIN CAPITAL LETTER A WITH RING ABOVE}", unit)
     pale = [name.replace("val/", "train/", 1) for name in chosen]
-    _finish(axis, f"{title} ({unit})" if unit else title, _values(rows, (*chosen, *pale)))
+    values = _values(rows, (*chosen, *pale))
+    for name in chosen:
+        if name in floors:
+            label = f"noise floor: {floors[name]:.3g}"
+            axis.axhline(floors[name], color=INK, linewidth=1.0, linestyle="--", label=label)
+            values.append(floors[name])
+    _finish(axis, f"{title} ({unit})" if unit else title, values)
+
+
+def _pretraining(axis: Axes, rows: Rows) -> None:
+    """The loss of what came before the first step, by iteration."""
+    chosen = [row for row in rows if "pretraining/loss" in row]
+    x = [row["pretraining/iteration"] for row in chosen]
+    y = [row["pretraining/loss"] for row in chosen]
+    axis.plot(x, y, color=COLOURS[0], linewidth=1.5, marker=".", markersize=4)
+    _finish(axis, f"Loss of the pre-training ({chosen[0].get('stage', '')})", y)
+    axis.set_xlabel("iteration", fontsize=SMALL, color=INK)
+
+
+def _stages(axis: Axes, rows: Rows) -> None:
+    """A thin line where a stage gives way to the next."""
+    steps = [row for row in rows if row["step"] > 0]
+    for before, after in zip(steps, steps[1:], strict=False):
+        if before.get("stage") != after.get("stage"):
+            axis.axvline(before["step"], color=FAINT, linewidth=0.8, linestyle=":")
 
 
 def _learning_rates(axis: Axes, rows: Rows, names: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +16,25 @@ from mlff_cli.core.artifacts import alone_in, write_text
 from mlff_cli.core.errors import InterruptedRunError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import interruptible
+from mlff_cli.data.model_file import ModelFile
 from mlff_cli.training.checkpoints import Checkpoints, Snapshot
 from mlff_cli.training.compiled import CompiledBackward
 from mlff_cli.training.distributed import World
 from mlff_cli.training.early_stopping import Patience
 from mlff_cli.training.loop import FitResult, Loop
-from mlff_cli.training.optimizers import build_optimizer, freeze
 from mlff_cli.training.precision import check_tf32, matrix_products
+from mlff_cli.training.pretraining import COLUMNS
 from mlff_cli.training.run_log import FileReporter, RunLog, run_columns
-from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainingSettings
+from mlff_cli.training.stages import build_stages, group_names
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Task, accumulated
 from mlff_cli.training.trackers import Tracked, Trackers, start_trackers
 
-# draws a run's logged rows into a file, given units by name and the learning rates' names
-Draw = Callable[[Path, Sequence[Mapping[str, Any]], Mapping[str, str], Mapping[str, str]], None]
+Rows = Sequence[Mapping[str, Any]]
+Names = Mapping[str, str]
+# draws logged rows into a file, given units, the learning rates' names, and noise floors by name
+Draw = Callable[[Path, Rows, Names, Names, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Fitted:
 
 
 def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepper:
-    """Accumulate batches, freeze what is to be frozen; optimizer and schedule of the rest.
+    """Accumulate batches; build every stage's optimizer and schedule, and enter the first.
 
     Raises:
         ConfigError: optimizer, groups or schedule are wrong.
@@ -84,21 +88,14 @@ def build_stepper(task: Task, settings: TrainingSettings, world: World) -> Stepp
             cannot compute in the precision.
     """
     task = accumulated(task, settings.trainer.accumulate)
-    freeze(task.model, settings.optimizer, task.part_of)
-    optimizer = build_optimizer(task.model, settings.optimizer, task.loss, task.part_of)
-    schedule = Schedule(
-        optimizer,
-        settings.scheduler,
-        settings.optimizer.kwargs.lr,
-        settings.trainer.epochs * task.epoch_length,
-        task.epoch_length,
-    )
+    stages = build_stages(task, settings)
     known = ["loss", *(f"{name}_loss" for name in task.loss.names), *task.measured]
-    schedule.check_metrics(known)
+    for stage in stages:
+        stage.schedule.check_metrics(known)
     Patience(settings.trainer.early_stopping).check_metrics(known)
     trainer = settings.trainer
     backward = CompiledBackward(task, trainer.precision) if trainer.compile else None
-    stepper = Stepper(task, optimizer, schedule, trainer, world, backward)
+    stepper = Stepper(task, stages, trainer, world, backward)
     if trainer.precision == "tf32":
         check_tf32(stepper.device)
     return stepper
@@ -152,9 +149,9 @@ def _fit(
     first = int(checkpoint.training["step"]) if checkpoint else 0
     # ranks on different file systems would mix the gradients of different steps
     world.agree("the checkpoint to continue from", {"step": first})
-    groups = stepper.optimizer.param_groups
-    columns, units = columns_of(stepper.task, len(groups))
-    names = {f"lr_{i}": str(group["name"]) for i, group in enumerate(groups)}
+    names = group_names(stepper.stages)
+    floor = {f"val/{name}": value for name, value in run.task.noise_floor.items()}
+    columns, units = columns_of(stepper.task, len(names))
     log = None
     told = reporter
     trackers = Trackers({}, reporter)
@@ -166,7 +163,15 @@ def _fit(
         for name, write in run.documents.items():
             write(folder / name)
         resumed = checkpoint is not None
-        log = RunLog(folder, columns, units, names=names, resume_after=first if resumed else None)
+        log = RunLog(
+            folder,
+            columns,
+            units,
+            names=names,
+            resume_after=first if resumed else None,
+            iteration=_iterations(checkpoint),
+            facts={"noise_floor": floor},
+        )
         told = FileReporter(reporter, folder / "train.log", append=resumed)
         tracked = Tracked(folder, plain, run.task.model, units, resumed, log.rows)
         trackers = start_trackers(settings, tracked, told)
@@ -185,7 +190,7 @@ def _fit(
         if log is None:
             return
         try:
-            draw(folder / "loss_curves.png", log.rows, units, names)
+            draw(folder / "loss_curves.png", log.rows, units, names, floor)
         except Exception as error:  # a figure is no reason to end a run
             told.warning(f"no figure of the losses: {error}")
 
@@ -216,4 +221,13 @@ def _fit(
 def columns_of(task: Task, groups: int) -> tuple[list[str], dict[str, str]]:
     """Names of the numbers that may be logged, in order, and units of those that have one."""
     columns, units = run_columns(task.loss.names, task.new_metrics().units, groups)
-    return [*columns, *task.loss.learned_names], units
+    before = COLUMNS if task.pretraining else ()
+    return [*before, *columns, *task.loss.learned_names], units
+
+
+def _iterations(checkpoint: ModelFile | None) -> float:
+    """Iterations of the pre-training that a checkpoint knows of; all, where it was over."""
+    state = checkpoint.training.get("pretraining") if checkpoint else None
+    if not state or state["ended"]:
+        return math.inf
+    return float(state["iteration"]) if state["losses"] else -1.0

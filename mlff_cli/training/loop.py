@@ -24,17 +24,19 @@ from mlff_cli.core.reporting import Progress, Reporter
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.training.checkpoints import Checkpoints
+from mlff_cli.training.clocks import DATA, VALIDATION, WRITING, FigureClock
 from mlff_cli.training.early_stopping import Patience
 from mlff_cli.training.evaluation import evaluate
 from mlff_cli.training.memory import StepMemory, free_memory
 from mlff_cli.training.out_of_memory import explain_step, explain_validation, explained
 from mlff_cli.training.prefetch import ahead
+from mlff_cli.training.pretraining import Minimiser
 from mlff_cli.training.run_log import RunLog
 from mlff_cli.training.settings import TrainingSettings
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Batch
 from mlff_cli.training.trackers import Trackers
-from mlff_cli.training.watch import DATA, VALIDATION, WRITING, FigureClock, Watch
+from mlff_cli.training.watch import Watch
 from mlff_cli.training.window import LossWindow, gather, own_share
 
 SHOW_SECONDS = 0.5  # between updates of the bar; each waits for the device once
@@ -101,11 +103,19 @@ class Loop:
             self.task.watch,
             settings.trainer.epochs,
             self.task.epoch_length,
+            samples=self.task.samples,
+            stages=[(stage.name, stage.end) for stage in stepper.stages if stage.name],
+            noise_floor=self.task.noise_floor,
         )
         self.figure = FigureClock(settings.log_frequency.figure_seconds)
         self.window = LossWindow(self.task, self.device)
         self.errors = self.task.new_metrics()  # of training, since the epoch began
         self.patience = Patience(settings.trainer.early_stopping)
+        self.minimiser = (
+            Minimiser(pretraining, self.task.model, self.world, lambda: stop.requested)
+            if (pretraining := self.task.pretraining)
+            else None
+        )
         self._row: dict[str, float] = {}
         self._saved_at = -1
         self._saved_time = time.monotonic()
@@ -127,6 +137,7 @@ class Loop:
             "errors": gather(self.errors.state(), self.world),
             "patience": self.patience.state(),
             "watch": self.watch.state(),
+            "pretraining": self.minimiser.state() if self.minimiser else None,
         }
 
     def restore(self, checkpoint: ModelFile) -> int:
@@ -143,12 +154,14 @@ class Loop:
         self.errors.load(errors.to(self.device))
         self.patience.load(state["patience"])
         self.watch.load(state["watch"])
+        if self.minimiser:
+            self.minimiser.load(state["pretraining"])
         self._finished = bool(state["finished"])
         return int(state["step"])
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, *, again: bool = False) -> None:
         self.stepper.check()  # what is kept must be good: elsewhere than on a CPU nobody looked yet
-        if step != self._saved_at:
+        if step != self._saved_at or again:
             state = self.state(step)
             if self.world.main:
                 average = self.stepper.average
@@ -171,13 +184,16 @@ class Loop:
     # -- running ----------------------------------------------------------------------------------
 
     def run(self, first: int = 0) -> FitResult:
-        """Train from step `first` to the end, or until asked to stop.
+        """Train from step `first` to the end, or until asked to stop; before step 0, pre-train.
 
         Raises:
             NumericalError: a loss is not finite; the last checkpoint stays good.
         """
         if self._finished:
             return FitResult(first, False, self.watch)
+        minimiser = self.minimiser
+        if minimiser and not minimiser.run(self.reporter, self._keep_pretraining):
+            return FitResult(0, True, self.watch)
         batches = ahead(self.task.train_batch, first, self.total, self.workers)
         engine = Engine(lambda e, _: self._step(e.state.iteration - 1, batches))
         engine.logger.disabled = True  # ignite would tell every error twice more
@@ -209,9 +225,17 @@ class Loop:
         interrupted = self._stopping and step < self.total
         return FitResult(step, interrupted, self.watch)
 
+    def _keep_pretraining(self, row: Mapping[str, float] | None) -> None:
+        """Write an iteration's row, if there is one, and the checkpoint."""
+        if row is not None and self.log is not None and self.task.pretraining is not None:
+            self.log.write(0, 0, row, stage=self.task.pretraining.name)
+            self.trackers.log(0, row)
+        self._save(0, again=True)
+
     def _due(self, every: int) -> Any:
-        """Filter: every so many iterations, and at the end, also when that comes early."""
-        return lambda engine, i: i % every == 0 or i == self.total or self._exhausted
+        """Filter: every so many iterations, at stages' ends, and when the end comes early."""
+        ends = {stage.end for stage in self.stepper.stages}
+        return lambda engine, i: i % every == 0 or i in ends or self._exhausted
 
     _bar: Progress
 
@@ -275,7 +299,8 @@ class Loop:
     def _write(self, step: int) -> None:
         """Write the row, and draw the figure now and then."""
         if self.log is not None:
-            self.log.write(step, -(-step // self.task.epoch_length), self._row)
+            epoch = -(-step // self.task.epoch_length)
+            self.log.write(step, epoch, self._row, stage=self.stepper.stage.name)
             self.trackers.log(step, self._row)
             if self.figure.due:
                 start = time.monotonic()

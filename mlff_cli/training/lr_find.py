@@ -37,6 +37,7 @@ from mlff_cli.training.prefetch import ahead
 from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainerSection
 from mlff_cli.training.settings_schedules import SchedulerSection
+from mlff_cli.training.stages import Stage
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Batch, Task
 
@@ -127,7 +128,9 @@ def find_learning_rate(
     with _restored(task, optimizer):
         plain = settings.model_copy(update={"ema_decay": None})
         schedule = Schedule(optimizer, section, lowest, steps, 1)
-        stepper = Stepper(task, optimizer, schedule, plain, world)
+        frozen = [n for n, p in task.model.named_parameters() if not p.requires_grad]
+        stage = Stage("", 0, steps, optimizer, schedule, frozenset(frozen))
+        stepper = Stepper(task, [stage], plain, world)
         batches = ahead(task.train_batch, 0, steps, workers)
         task.model.train()
         talk = reporter or NullReporter()

@@ -18,6 +18,8 @@ from typing import Any
 from mlff_cli.core.artifacts import storage_error, write_text
 from mlff_cli.core.reporting import Progress, Reporter
 
+ITERATION = "pretraining/iteration"  # column of rows that are written before the first step
+
 
 class RunLog:
     """Appends rows to both files, flushed one by one.
@@ -28,6 +30,8 @@ class RunLog:
         units: unit by name, where there is one.
         names: what else a number is called, as `lr_0` by its parameter group; for the JSONL.
         resume_after: keep rows up to this step (a resumed run); None starts anew.
+        iteration: of step 0, keep rows up to this iteration of the pre-training.
+        facts: further lines of the JSONL's head, {kind: values}.
 
     Attributes:
         rows: everything written so far.
@@ -41,6 +45,8 @@ class RunLog:
         *,
         names: Mapping[str, str] | None = None,
         resume_after: int | None = None,
+        iteration: float = math.inf,
+        facts: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.csv = folder / "metrics.csv"
         self.jsonl = folder / "metrics.jsonl"
@@ -48,23 +54,32 @@ class RunLog:
         self._units = dict(units)
         self.rows: list[dict[str, Any]] = []
         if resume_after is not None and self.jsonl.exists():
-            self.rows = [r for r in read_rows(self.jsonl) if r["step"] <= resume_after]
+            kept = [r for r in read_rows(self.jsonl) if r["step"] <= resume_after]
+            self.rows = [r for r in kept if r.get(ITERATION, 0) <= iteration]
         self._present = {name for row in self.rows for name in row}
         self._header: list[str] = []
         self._write_csv()
         first = [{"kind": "units", **{k: u for k, u in units.items() if u}}]
         first += [{"kind": "names", **names}] if names else []
+        first += [{"kind": kind, **values} for kind, values in (facts or {}).items() if values]
         lines = [json.dumps(row) + "\n" for row in (*first, *self.rows)]
         write_text(self.jsonl, "".join(lines), force=True)
 
-    def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, epoch: int, values: Mapping[str, float], *, stage: str = "") -> None:
         """Add a row; values that are not finite stay empty.
+
+        Args:
+            step: steps done.
+            epoch: which, from 1; 0 before the first.
+            values: numbers by name.
+            stage: of the run, where it has several.
 
         Raises:
             StorageError: the disk is full.
         """
         finite = {k: v for k, v in values.items() if math.isfinite(v)}
-        row = {"kind": "metrics", "step": step, "epoch": epoch, **finite}
+        where = {"step": step, "epoch": epoch, **({"stage": stage} if stage else {})}
+        row: dict[str, Any] = {"kind": "metrics", **where, **finite}
         self.rows.append(row)
         if row.keys() <= self._present:
             self._append(self.csv, self._csv_row(row))
@@ -75,15 +90,17 @@ class RunLog:
 
     def _write_csv(self) -> None:
         """Write the whole file, with the columns that have data: first the announced ones."""
+        places = ["step", "epoch", *(["stage"] if "stage" in self._present else [])]
         known = [c for c in self._columns if c in self._present]
-        more = sorted(self._present - {"kind", "step", "epoch", *known})
-        self._header = ["step", "epoch", *known, *more]
+        more = sorted(self._present - {"kind", *places, *known})
+        self._header = [*places, *known, *more]
         header = [f"{c} [{self._units[c]}]" if self._units.get(c) else c for c in self._header]
         lines = [_csv_line(header), *(self._csv_row(row) for row in self.rows)]
         write_text(self.csv, "".join(lines), force=True)
 
     def _csv_row(self, row: Mapping[str, Any]) -> str:
-        return _csv_line([repr(row[c]) if c in row else "" for c in self._header])
+        cells = (row.get(c, "") for c in self._header)
+        return _csv_line([cell if isinstance(cell, str) else repr(cell) for cell in cells])
 
     @staticmethod
     def _append(path: Path, text: str) -> None:

@@ -116,8 +116,11 @@ class TrainingSettings(Section):
     """Keep every member of an ensemble, not only the best."""
 
     @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        return self._complete_stages()
+
     def _complete_stages(self) -> Self:
-        """Give stages what they leave out, and the run their epochs."""
+        """Give stages what they leave out, and the run their epochs; families may call it again."""
         if not self.stages:
             return self
         names = [stage.name for stage in self.stages]
@@ -145,6 +148,11 @@ class TrainingSettings(Section):
                 scheduler=self.scheduler,
             ),
         )
+
+    @property
+    def members(self) -> int:
+        """Models that the configuration trains from as many seeds; the command may ask for more."""
+        return 1
 
     def frequency(self, name: Literal["train", "val"], epoch_length: int) -> int:
         """Iterations between two logs; the top-level key counts before wandb's."""

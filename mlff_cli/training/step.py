@@ -19,6 +19,7 @@ from mlff_cli.training.losses import WEIGHTS_GROUP, LossValue
 from mlff_cli.training.precision import mixed
 from mlff_cli.training.schedules import Schedule
 from mlff_cli.training.settings import TrainerSection
+from mlff_cli.training.stages import Stage, stage_at
 from mlff_cli.training.task import Batch, Task
 
 # loss and predictions of a part, given the labels of the whole batch; adds to the gradients
@@ -30,13 +31,13 @@ class Stepper:
 
     Args:
         task: what to train.
-        optimizer: of the task's parameters.
-        schedule: of the optimizer's learning rates.
+        stages: of the run, with their optimizers and schedules.
         settings: `trainer` of the configuration.
         world: the processes that train together.
         backward: how a part's gradients come about, where it is not by autograd step by step.
 
     Attributes:
+        stage: that made the last step, or will make the first.
         average: the averaged weights, if they are kept.
         gradient_norm: of the last step, before clipping; on the device.
         stop: whether any process was asked to stop before the last step.
@@ -47,23 +48,17 @@ class Stepper:
     def __init__(
         self,
         task: Task,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
+        stages: Sequence[Stage],
         settings: TrainerSection,
         world: World,
         backward: Backward | None = None,
     ) -> None:
         self.task = task
-        self.optimizer = optimizer
-        self.schedule = schedule
+        self.stages = tuple(stages)
         self.world = world
         self._settings = settings
         self._backward = backward or self._by_autograd
-        groups = optimizer.param_groups
-        self._parameters = [p for group in groups for p in group["params"]]
-        # weights of the loss do not explode, and must not hold the model back
-        model = [group for group in groups if group["name"] != WEIGHTS_GROUP]
-        self._clipped = [p for group in model for p in group["params"]]
+        self._enter(0)
         self.device = self._parameters[0].device
         decay = settings.ema_decay
         self.average = WeightAverage(task.model, decay) if decay is not None else None
@@ -71,6 +66,30 @@ class Stepper:
         self.stop = self.save = False
         self.samples = 0
         self._bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The stage's."""
+        return self.stage.optimizer
+
+    @property
+    def schedule(self) -> Schedule:
+        """The stage's."""
+        return self.stage.schedule
+
+    def _enter(self, index: int) -> None:
+        """Go on with a stage: its parameters, optimizer and schedule."""
+        self._index, self.stage = index, self.stages[index]
+        for name, parameter in self.task.model.named_parameters():
+            parameter.requires_grad_(name not in self.stage.frozen)
+        self.task.model.zero_grad(set_to_none=True)  # also of what is trained no longer
+        for before in self.stages[:index]:
+            before.optimizer.state.clear()  # nobody needs its moments any more
+        groups = self.optimizer.param_groups
+        self._parameters = [p for group in groups for p in group["params"]]
+        # weights of the loss do not explode, and must not hold the model back
+        model = [group for group in groups if group["name"] != WEIGHTS_GROUP]
+        self._clipped = [p for group in model for p in group["params"]]
 
     def __call__(
         self,
@@ -97,7 +116,10 @@ class Stepper:
             NumericalError: the loss or its gradient is not finite; on a CPU before the weights
                 change, elsewhere when `check` is called next.
         """
-        self.schedule.before_step(step)
+        index = stage_at(self.stages, step)
+        if index != self._index:
+            self._enter(index)
+        self.schedule.before_step(step - self.stage.first)
         self.optimizer.zero_grad(set_to_none=True)
         whole = self._agree(parts, stop, save).to(self.device, non_blocking=True)
         sums = torch.zeros(len(whole) + 1, dtype=torch.float64, device=self.device)
@@ -168,9 +190,14 @@ class Stepper:
 
     def state(self) -> dict[str, Any]:
         """What continues beside the weights."""
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        return {
+            "stage": self._index,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
+        self._enter(int(state["stage"]))
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

@@ -99,6 +99,8 @@ class Pretraining:
         steps: iterations at most.
         tolerance: ends when an iteration lowers the loss by less than this share of it.
         report: rows (name, value) for people, when it is done.
+        then: called in every session when the parameters are as the minimisation left them, or
+            as stages changed them since: before the first step is made.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Pretraining:
     steps: int = 100
     tolerance: float = 1e-9
     report: Callable[[], Sequence[tuple[str, str]]] = tuple
+    then: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

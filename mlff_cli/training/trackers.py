@@ -24,6 +24,7 @@ from mlff_cli.core.artifacts import write_text
 from mlff_cli.core.errors import MissingDependencyError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import require
+from mlff_cli.training.run_log import ITERATION
 from mlff_cli.training.settings import TrainingSettings
 
 EXTRA = "track"
@@ -88,8 +89,9 @@ class TensorBoard:
         self._writer.flush()
 
     def _add(self, step: int, values: Mapping[str, float]) -> None:
+        at = int(values.get(ITERATION, step))  # iterations before the first step have no step
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(name, value, at)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Add a row; on the disk when this returns."""
@@ -148,7 +150,7 @@ class Wandb:
                 raise
         sent = 0 if self._offline else self._run.starting_step
         for row in tracked.rows:
-            if row["step"] >= sent:
+            if row["step"] >= sent and ITERATION not in row:  # its steps grow
                 self._run.log(numbers(row), step=row["step"])
 
     @property
@@ -159,7 +161,9 @@ class Wandb:
         return str(self._run.url)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a row; another process sends it."""
+        """Add a row; another process sends it. Iterations before the first step are not shown."""
+        if ITERATION in values:
+            return
         row: dict[str, Any] = dict(values)
         if self._watch and self._watch.log and step - self._watched_at >= self._watch.log_freq:
             self._watched_at = step
@@ -257,7 +261,7 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {
         k: float(v)
         for k, v in values.items()
-        if k not in ("kind", "step", "epoch") and math.isfinite(v)
+        if k not in ("kind", "step", "epoch", "stage") and math.isfinite(v)
     }
 
 

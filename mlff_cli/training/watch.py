@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlff_cli.core.reporting import Table, duration
+from mlff_cli.training.clocks import DATA, STEPS, Stopwatch
 from mlff_cli.training.settings_logging import LogFrequency
+from mlff_cli.training.verdicts import RELATIVE, conclusions, floors, in_words
 from mlff_cli.training.wording import counted, number, ordinal, percent
-
-STEPS, DATA, VALIDATION, WRITING = "steps", "waiting for data", "validation", "logs and checkpoints"
-FIGURE_SHARE = 0.01  # of the time, at most, is spent on drawing
 
 
 @dataclass(frozen=True)
@@ -44,57 +43,6 @@ class Validation:
     metrics: dict[str, float]
 
 
-class Stopwatch:
-    """Where the time of this session went; what nobody claims is the steps'.
-
-    Args:
-        clock: tells the time in seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self._start = clock()
-        self._claimed = dict.fromkeys((DATA, VALIDATION, WRITING), 0.0)
-
-    def claim(self, kind: str, since: float) -> None:
-        """Book the time from `since` until now; kinds do not overlap."""
-        self._claimed[kind] += self.clock() - since
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the session began."""
-        return self.clock() - self._start
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds by kind; together they are the time elapsed."""
-        rest = self.elapsed - sum(self._claimed.values())
-        return {STEPS: max(0.0, rest), **self._claimed}
-
-
-class FigureClock:
-    """Decides when to draw again, so that drawing stays below FIGURE_SHARE of the time.
-
-    Args:
-        seconds: between two drawings, at least.
-        clock: tells the time in seconds.
-    """
-
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
-        self._clock = clock
-        self._next = clock() + seconds
-
-    @property
-    def due(self) -> bool:
-        """Whether it is time."""
-        return self._clock() >= self._next
-
-    def drawn(self, since: float) -> None:
-        """Say that a drawing, begun at `since`, is done."""
-        now = self._clock()
-        self._next = now + max(self._seconds, (now - since) * (1 / FIGURE_SHARE - 1))
-
-
 class Watch:
     """Keeps what the numbers are compared with, and words them.
 
@@ -105,6 +53,8 @@ class Watch:
         epochs: of the whole run.
         epoch_length: steps of an epoch.
         samples: what a batch holds.
+        stages: name of each stage and the steps done at its end; none where there is only one.
+        noise_floor: error that no model can fall below, by metric.
         clock: tells the time in seconds.
     """
 
@@ -117,6 +67,8 @@ class Watch:
         epoch_length: int,
         *,
         samples: str = "molecules",
+        stages: Sequence[tuple[str, int]] = (),
+        noise_floor: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._every = sorted(frequency.console.items())
@@ -125,6 +77,8 @@ class Watch:
         self._epochs = epochs
         self._length = epoch_length
         self._samples = samples
+        self._stages = list(stages)
+        self._floor = dict(noise_floor or {})
         self.stopwatch = Stopwatch(clock)
         self._seen = 0
         self._first: Validation | None = None
@@ -184,7 +138,7 @@ class Watch:
         if rate := self._rate():
             fields[f"{self._samples}/s"] = f"{rate:.0f}"
         errors = self._last.metrics if self._last else {}
-        fields |= {name: number(errors[name], 3) for name in self._names if name in errors}
+        fields |= {name: _cell(name, errors[name], 3) for name in self._names if name in errors}
         if len(parts) > 1:
             fields |= {f"{name}_loss": number(p, 3) for name, p in parts.items() if p}
         return fields
@@ -208,6 +162,12 @@ class Watch:
             f"{counted(self._epochs, 'epoch')} of {counted(self._length, 'step')}: training loss "
             f"logged {self._often(log_every)}, validation {self._often(validate_every)}"
         )
+        if self._stages:
+            ends = (f"{name} to epoch {self._epoch(end)}" for name, end in self._stages)
+            lines.append(f"stages: {', '.join(ends)}")
+        for name, floor in self._floor.items():
+            unit = self._units.get(name, "")
+            lines.append(f"noise floor of {name}: {number(floor, 3)} {unit}".rstrip())
         if self._epochs > 1:
             lines.append(f"a line here for {self._shown()}; train.log has all of them")
         return lines
@@ -241,6 +201,7 @@ class Watch:
             parts += self._validation(validation, step, first)
         parts += [f"lr {number(lr, 3)}", duration(self.stopwatch.elapsed)]
         at = f"epoch {epoch}/{self._epochs}" + ("" if at_end else f" step {step}")
+        at = f"{at} {self.stage(step)}".rstrip()
         last = step == self._epochs * self._length
         return Said(f"{at}: {', '.join(parts)}", last or first or (at_end and self._due(epoch)))
 
@@ -255,13 +216,18 @@ class Watch:
         share = None if first else self.improvement(validation.loss)
         return parts if share is None else [*parts, f"improvement {percent(share)}"]
 
+    def stage(self, step: int) -> str:
+        """Name of the stage that made the last of `step` steps; "" where there are none."""
+        return next((name for name, end in self._stages if step <= end), "")
+
     def _errors(self, validation: Validation) -> list[str]:
         """Watched metrics; those of the fidelities together, as `E_rmse fid0 3.2 fid1 4.1 eV`."""
         groups: dict[str, list[str]] = {}
+        floor = floors(validation.metrics, self._floor)
         for name in self._names:
             if name in validation.metrics:
                 fidelity, _, metric = name.rpartition("/")
-                value = number(validation.metrics[name], 3)
+                value = in_words(name, validation.metrics[name], floor.get(name))
                 groups.setdefault(metric, []).append(f"{fidelity} {value}".strip())
         # some fidelities lack a label, and their metric of it a unit
         unit = {n.rpartition("/")[2]: u for n in self._names if (u := self._units.get(n))}
@@ -301,6 +267,7 @@ class Watch:
             share = self.improvement(self._best.loss)
             if share:
                 rows.append(("improvement from the first", percent(share)))
+            rows += conclusions(self._best.metrics, self._units, self._floor)
         seconds = self.stopwatch.seconds()
         total = sum(seconds.values())
         rows.append(("time of this session", duration(total)))
@@ -319,6 +286,7 @@ class Watch:
             "best_loss": best.loss if best else None,
             "improvement": self.improvement(best.loss) if best else None,
             f"{self._samples}_per_second": self._rate(),
+            **({"noise_floor": self._floor} if self._floor else {}),
             "seconds": self.stopwatch.seconds(),
         }
 
@@ -331,6 +299,10 @@ class Watch:
     def best_metrics(self) -> dict[str, float]:
         """Metrics of the best validation so far."""
         return dict(self._best.metrics) if self._best else {}
+
+
+def _cell(name: str, error: float, digits: int = 4) -> str:
+    return percent(error) if name.endswith(RELATIVE) else number(error, digits)
 
 
 def error_table(title: str, metrics: Mapping[str, float], units: Mapping[str, str]) -> Table:
@@ -347,7 +319,7 @@ def error_table(title: str, metrics: Mapping[str, float], units: Mapping[str, st
     unit: dict[str, str] = {}
     for name, value in metrics.items():
         of, _, error = name.rpartition("/")
-        if error.endswith(("loss", "_mae", "_rmse")):
+        if error.endswith(("loss", "_mae", "_rmse", RELATIVE)):
             rows.setdefault(error, {})[of] = value
             unit[error] = units.get(name, "")
     wheres = list(dict.fromkeys(of for row in rows.values() for of in row))
@@ -355,7 +327,7 @@ def error_table(title: str, metrics: Mapping[str, float], units: Mapping[str, st
         title,
         ["", "unit", *(of or "all" for of in wheres)],
         [
-            [error, unit[error], *(number(row[of]) if of in row else "" for of in wheres)]
+            [error, unit[error], *(_cell(error, row[of]) if of in row else "" for of in wheres)]
             for error, row in rows.items()
             if any(row.values())
         ],

@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlff_cli.training.settings_logging import LogFrequency
-from mlff_cli.training.watch import (
+from mlff_cli.training.clocks import (
     DATA,
     FIGURE_SHARE,
     STEPS,
     VALIDATION,
     FigureClock,
     Stopwatch,
-    Watch,
-    error_table,
 )
+from mlff_cli.training.settings_logging import LogFrequency
+from mlff_cli.training.watch import Watch, error_table
 from mlff_cli.training.wording import number, percent
 
 UNITS = {"E_rmse": "eV", "fid0/E_rmse": "eV", "fid1/E_rmse": "eV", "fid0/F_rmse": "eV/A"}
