@@ -117,9 +117,11 @@ def check_memory(stepper: Stepper, settings: TrainingSettings, heavy: list[int])
     need, parts = max(estimates, key=lambda pair: pair[0].total)
     part = memory.heaviest(parts)
     free = free_memory(stepper.device) + memory.held
+    units = "atoms" if task.samples == "molecules" else "beads"
     finding = (
-        f"about {size_text(need.total)} of {size_text(free)} for {len(part)} molecules of up to "
-        f"{int(part.tensors['n_atoms'].max())} atoms at a time: weights {size_text(need.weights)}, "
+        f"about {size_text(need.total)} of {size_text(free)} for {len(part)} {task.samples} of up "
+        f"to {int(part.tensors['n_atoms'].max())} {units} at a time: "
+        f"weights {size_text(need.weights)}, "
         f"gradients {size_text(need.gradients)}, optimizer {size_text(need.optimizer)}, "
         + (f"average {size_text(need.average)}, " if need.average else "")
         + f"activations {size_text(need.activations)}, allocator {size_text(need.lost)}"
@@ -174,7 +176,7 @@ def check_time(stepper: Stepper, settings: TrainingSettings) -> Check:
     return Check(
         "time",
         f"about {_span(seconds)} per step, {_span(epoch)} per epoch, {_span(total * epoch)} for "
-        f"{total} epochs without validation (from {len(sample)} molecules{compiled})",
+        f"{total} epochs without validation (from {len(sample)} {task.samples}{compiled})",
     )
 
 

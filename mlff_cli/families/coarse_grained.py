@@ -144,7 +144,7 @@ class CoarseGrained:
             task=task,
             snapshot=snapshot,
             fingerprint={
-                "config": config,
+                "config": _without_processes(config),
                 "architecture": described,
                 "inputs": origin["inputs"],
                 "batch": feed.batch_size,
@@ -300,6 +300,18 @@ def _refuse(settings: CoarseGrainedSettings, inputs: Inputs) -> None:
             "--compile traces padded batches, those of bead molecules are ragged",
             remedy="leave it out",
         )
+    if settings.trainer.precision == "bf16":
+        raise ConfigError(
+            "trainer.precision is full or tf32 for coarse-grained models, found bf16: forces are "
+            "differences that 8 bits do not resolve",
+            remedy="leave trainer.precision out",
+        )
+
+
+def _without_processes(config: dict[str, Any]) -> dict[str, Any]:
+    """What must stay when a run continues with other processes: the batch of all, not of one."""
+    training = {k: v for k, v in config["training"].items() if k != "batch_per_device"}
+    return {**config, "training": training}
 
 
 def _part_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.sources import expand
 from mlff_cli.families.coarse_grained_settings import CoarseGrainedSettings
 
+PACKAGES = ("nequip", "nequip-allegro", "e3nn")
 HUGE = 1000.0  # kcal/mol/angstrom: no bead force at room temperature
 FEW = 100  # frames of a molecule that a split of a tenth leaves too few of
 LOOKED_AT = 2000  # frames whose forces are looked at
@@ -48,7 +50,13 @@ class BeadInspection:
 
     def checks(self) -> list[Check]:
         """All findings."""
-        return [*self._files(), self._split(), self._forces(), self._floor()]
+        return [*self._files(), self._split(), self._forces(), self._floor(), *self._packages()]
+
+    def _packages(self) -> list[Check]:
+        if not self.settings.model.use_allegro:
+            return []
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+        return [Check("Allegro", ", ".join(versions))]
 
     def _files(self) -> list[Check]:
         found = []

@@ -27,6 +27,12 @@ from mlff_cli.training.settings_schedules import SchedulerSection
 from mlff_cli.training.settings_stages import StageSection
 
 TermName = Literal["bond", "angle", "dihedral", "repulsion", "excluded_volume"]
+# sections that say nothing here, and what does
+INSTEAD = {
+    "loss": "set training.gamma_F and training.gamma_U",
+    "metrics": "errors are in kcal/mol/A",
+    "transfer": "a coarse-grained model starts from its seed",
+}
 PRIOR_PART = r"^prior\."  # parameters of the prior in a model
 
 
@@ -196,6 +202,9 @@ class CoarseGrainedSettings(TrainingSettings):
             raise ValueError("training.gamma_F and training.gamma_U are both 0: nothing to learn")
         if (model.train_prior or training.pretrain_prior) and not model.use_priors:
             raise ValueError("model.use_priors=false leaves no prior to train")
+        for name, instead in INSTEAD.items():
+            if getattr(self, name) != type(getattr(self, name))():
+                raise ValueError(f"{name} is for other families; {instead}")
         usual = OptimizerSection()
         if not self.stages and (
             self.optimizer.class_ != usual.class_ or self.optimizer.kwargs.lr != usual.kwargs.lr
@@ -244,12 +253,20 @@ class CoarseGrainedSettings(TrainingSettings):
             schedule = SchedulerSection(warmup_steps=rise)
         return StageSection(name=optimizer, epochs=epochs, optimizer=own, scheduler=schedule)
 
+    @property
+    def members(self) -> int:
+        """Models of the ensemble (see `TrainingSettings`)."""
+        return self.ensemble.n_models if self.ensemble.enabled else 1
+
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Stages that follow from `training` are left out: what is read again may change that."""
         values: dict[str, Any] = handler(self)
-        if "stages" in values and self.stages == self._usual_or_none():
-            values.pop("stages")
+        if self.stages == self._usual_or_none():
+            values.pop("stages", None)
+        for name in (*INSTEAD, "optimizer", "scheduler"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                values.pop(name, None)  # they say nothing here, or what the stages say better
         return values
 
     def _usual_or_none(self) -> tuple[StageSection, ...] | None:

@@ -104,7 +104,7 @@ def run(options: Options, reporter: Reporter | None = None) -> Summary:
             summary = job.find_learning_rate()
         else:
             with _resumable(options):
-                summary = job.train_ensemble() if options.ensemble > 1 else job.train()
+                summary = job.train_ensemble() if job.options.ensemble > 1 else job.train()
     return dataclasses.replace(summary, told=not world.main)
 
 
@@ -151,6 +151,9 @@ def configured(options: Options, world: World, reporter: Reporter) -> Job:
     if options.compile:
         overrides.append("trainer.compile=true")
     family, settings = configure(options.preset, options.configs, overrides, options.save.stem)
+    if not options.lr_find:
+        members = max(options.ensemble, settings.members)
+        options = dataclasses.replace(options, ensemble=members)
     check_trackers(settings)
     check_precision(settings.trainer.precision, dtype)
     return Job(options, family, settings, dtype, world, reporter)
