@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from mlff_cli.data.beads.cg_beads import BeadMolecule, CGBlock
+from mlff_cli.data.beads.cg_writer import write_cg
+from mlff_cli.data.beads.prior_file import PriorFile
+from mlff_cli.data.model_file import ModelFile
 from mlff_cli.physics.md_schedule import Schedule
 from mlff_cli.physics.replicas import Replicas
+from mlff_cli.potentials.bead_model import BeadModel
+from mlff_cli.potentials.bead_topology import BeadTopology
 from mlff_cli.potentials.prior import Prior
 from mlff_cli.sampling.bead_dynamics import BeadDynamics
 from mlff_cli.sampling.bead_guard import Guard
-from tests.potentials.prior_cases import PARAMETRIC, chain_terms, chain_types
+from tests.data.cg_sets import SOURCES
+from tests.potentials.bead_model_cases import tiny_model
+from tests.potentials.prior_cases import PARAMETRIC, SPECIES, chain_terms, chain_types
 
 N = 6
 MASSES = np.array([110.0, 90.0, 130.0, 57.0, 110.0, 70.0])
@@ -80,3 +89,76 @@ def assert_goes_on_exactly(make: Callable[[], Replicas], timestep: float = 4.0) 
     for name, values in expected.items():
         np.testing.assert_array_equal(np.concatenate([before[name], after[name]]), values, name)
     np.testing.assert_array_equal(second.mean_heat, whole.mean_heat)
+
+
+def topology(n: int = N, name: str = "chain") -> BeadTopology:
+    """A chain of n beads with its stretched frame; of N beads with `MASSES`."""
+    types = tuple(chain_types(n))
+    return BeadTopology(
+        name=name,
+        types=types,
+        bead_names=("CA",) * n,
+        residue_names=types,
+        residues=np.arange(1, n + 1),
+        chains=np.zeros(n, dtype=np.int64),
+        masses=MASSES if n == N else np.full(n, 110.0),
+        terms=chain_terms(n),
+        start=stretched(1, n)[0],
+    )
+
+
+def write_model(
+    path: Path,
+    molecules: Sequence[BeadTopology] | None = None,
+    *,
+    prior: PriorFile = PARAMETRIC,
+    allegro: bool = False,
+    family: str = "coarse-grained",
+) -> Path:
+    """A model file of the prior, or of a tiny Allegro on top of it."""
+    model = tiny_model(dtype=torch.float32) if allegro else BeadModel(None, Prior(prior))
+    ModelFile(
+        weights=dict(model.state_dict()),
+        architecture=model.architecture(),
+        family=family,
+        config={},
+        species=[],
+        fidelities=[],
+        sae={},
+        provenance={},
+        units={"energy": "kcal/mol", "length": "angstrom"},
+        molecules=[m.plain() for m in (molecules or [topology()])],
+    ).save(path)
+    return path
+
+
+def write_set(path: Path, sizes: Sequence[int] = (N,), n_frames: int = 5) -> Path:
+    """A coarse-grained set of chains `chain_0`, ...; frame k of one is moved by k angstrom."""
+    molecules, blocks = [], []
+    for k, n in enumerate(sizes):
+        types = chain_types(n)
+        pairs = np.stack([np.arange(n - 1), np.arange(1, n)], 1).astype(np.int32)
+        molecules.append(
+            BeadMolecule(
+                name=f"chain_{k}",
+                species=np.array([SPECIES.index(t) for t in types], np.int32),
+                residue=np.arange(1, n + 1, dtype=np.int32),
+                residue_name=np.array(types),
+                bead_name=np.array(["CA"] * n),
+                chain=np.zeros(n, np.int32),
+                bonds=pairs,
+            )
+        )
+        R = stretched(n_frames, n, seed=k) + np.arange(n_frames)[:, None, None]
+        blocks.append(
+            CGBlock(
+                k,
+                R=R.astype(np.float32),
+                F=np.zeros(R.shape, np.float32),
+                source=np.zeros(n_frames, np.int32),
+                frame=np.arange(n_frames),
+                temperature=np.full(n_frames, 300.0, np.float32),
+            )
+        )
+    write_cg(path, molecules, list(SPECIES), SOURCES, {}, blocks, force=True)
+    return path
