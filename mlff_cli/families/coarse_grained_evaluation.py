@@ -14,7 +14,7 @@ from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
 from mlff_cli.coarse.mapping.bead_positions import BeadMap
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import DataError, UsageError
-from mlff_cli.core.reporting import Reporter, Table
+from mlff_cli.core.reporting import Reporter
 from mlff_cli.data.beads.cg_beads import BeadMolecule
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.model_file import load_model_file
@@ -22,24 +22,21 @@ from mlff_cli.data.trajectories.topology_file import read_topology
 from mlff_cli.deploy.artifact import read_metadata
 from mlff_cli.deploy.bead_ensembles import Compared, Wanted, compare_ensembles
 from mlff_cli.deploy.bead_force_comparison import ForceComparison, chosen_rows, compare_forces
-from mlff_cli.deploy.bead_forces import (
-    Forces,
-    bead_model_from,
-    forces_by_part,
-    forces_of_artifact,
-)
-from mlff_cli.deploy.predictor import ARTIFACT_SUFFIX, resolve_device
-from mlff_cli.families.evaluation import Draw, Evaluated
-from mlff_cli.potentials.bead_topology import BeadTopology, find_molecule
-from mlff_cli.report.bead_evaluation import (
+from mlff_cli.deploy.bead_forces import Forces, forces_by_part, forces_of_artifact
+from mlff_cli.deploy.bead_models import bead_model_from
+from mlff_cli.deploy.bead_reports import (
     force_content,
-    force_panels,
     force_table,
     landscape_arrays,
     landscape_content,
     landscape_table,
+    modes_of,
+    told,
 )
-from mlff_cli.report.bead_parity import write_force_parity
+from mlff_cli.deploy.predictor import ARTIFACT_SUFFIX, resolve_device
+from mlff_cli.families.evaluation import Draw, Evaluated
+from mlff_cli.potentials.bead_topology import BeadTopology, find_molecule
+from mlff_cli.report.bead_parity import ForcePanel, write_force_parity
 from mlff_cli.report.free_energies import write_planes, write_profiles
 
 UNITS = {"energy": "kcal/mol", "length": "A", "force": "kcal/mol/A", "divergence": "nat"}
@@ -151,8 +148,7 @@ class BeadEvaluation:
             )
             tables.append(force_table(found, str(path)))
             if figure is not None:
-                arguments = force_panels(found)
-                drawn[figure] = partial(write_force_parity, **arguments, title=path.stem)
+                drawn[figure] = partial(_draw_forces, found=found, title=path.stem)
         content: dict[str, Any] = {"units": UNITS, "results": results, "ensembles": None}
         if self._asked.simulation:
             compared, wanted = self._ensembles(reporter)
@@ -176,7 +172,7 @@ class BeadEvaluation:
 
     def _command(self) -> list[str]:
         asked = self._asked
-        given = {"--reference": asked.reference, "--molecule": asked.molecule}
+        given: dict[str, Any] = {"--reference": asked.reference, "--molecule": asked.molecule}
         given |= {"--native": asked.native, "--temperature": asked.temperature}
         more = [w for path in asked.simulation for w in ("--simulation", str(path))]
         more += [w for name, v in given.items() if v is not None for w in (name, str(v))]
@@ -265,6 +261,20 @@ class BeadEvaluation:
         for note in compared.notes:
             reporter.warning(note)
         return compared, wanted
+
+
+def _draw_forces(path: Path, found: ForceComparison, title: str) -> None:
+    errors = found.errors
+    panels = [
+        ForcePanel(mode, found.reference, found.predicted[mode], told(errors.overall(mode)))
+        for mode in modes_of(errors)
+        if mode in found.predicted
+    ]
+    by_type = {
+        mode: {name: e.rmse for name, e in errors.by("types", mode).items()}
+        for mode in modes_of(errors)
+    }
+    write_force_parity(path, panels, by_type, found.noise_floor, f"Forces of {title}")
 
 
 def _check_options(data: Sequence[str | Path], asked: Asked) -> None:

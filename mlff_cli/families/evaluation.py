@@ -12,7 +12,7 @@ from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import read_metadata
 from mlff_cli.deploy.predictor import ARTIFACT_SUFFIX
 
-Draw = Callable[[Path], None]  # writes a figure to a path
+Draw = Callable[[Path], None]  # writes a figure, or other arrays, to a path
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Evaluated:
 
     Attributes:
         content: plain values of the JSON file, beside format, model and provenance.
-        figures: path -> what draws it.
+        figures: path -> what writes it.
         tables: for the terminal.
         packages: whose versions count.
+        command: for the provenance.
     """
 
     content: dict[str, Any]
@@ -38,13 +39,13 @@ class Evaluation(Protocol):
 
     Attributes:
         inputs: files that it reads, the model not among them.
-        figures: files that it will draw.
+        figures: files that it will write beside the JSON file.
         plan: sentences for `--dry-run`.
     """
 
-    inputs: Sequence[Path]
-    figures: Sequence[Path]
-    plan: Sequence[str]
+    inputs: list[Path]
+    figures: list[Path]
+    plan: list[str]
 
     def check(self) -> None:
         """Look at the inputs as `--dry-run` does."""

@@ -93,7 +93,7 @@ def _draw(ax: Any, panel: Panel) -> None:
     if r.size > MAX_POINTS:
         drawn = np.random.default_rng(0).choice(r.size, MAX_POINTS, replace=False)
         r, p = r[drawn], p[drawn]
-    near = _crowd(r, p, low, high)
+    near = crowd(r, p, low, high)
     order = np.argsort(near)  # the densest on top
     ax.plot([low, high], [low, high], color=ACCENT, lw=0.9, zorder=3, alpha=0.9)
     size = float(np.clip(900.0 / np.sqrt(r.size + 1), 2.5, 22.0))
@@ -150,7 +150,7 @@ def _deviations(ax: Any, panel: Panel) -> None:
         spine.set(color=FAINT, linewidth=0.7)
 
 
-def _crowd(r: np.ndarray, p: np.ndarray, low: float, high: float) -> np.ndarray:
+def crowd(r: np.ndarray, p: np.ndarray, low: float, high: float) -> np.ndarray:
     """Points near each point, on a logarithmic scale, from a smoothed two-dimensional histogram."""
     counts, _, _ = np.histogram2d(r, p, bins=DENSITY_BINS, range=[[low, high], [low, high]])
     kernel = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
