@@ -330,13 +330,13 @@ class Loop:
         self.stepper.check()
         start = time.monotonic()
         step = engine.state.iteration
-        with explained(lambda: explain_validation(self.device, self.checkpoints.last)):
+        with explained(lambda: explain_validation(self.task, self.device, self.checkpoints.last)):
             loss, metrics = evaluate(self.task, self._measured, self.device, self.world)
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the validation loss is {loss} after step {step}",
-                remedy="look at labels and geometries of the validation molecules, or lower the "
-                f"learning rate; the last good state is {self.checkpoints.last}",
+                remedy=f"look at labels and geometries of the validation {self.task.samples}, or "
+                f"lower the learning rate; the last good state is {self.checkpoints.last}",
             )
         self._row |= {f"val/{name}": value for name, value in metrics.items()}
         self.stepper.schedule.after_validation(metrics)

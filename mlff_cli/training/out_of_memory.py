@@ -17,7 +17,7 @@ import torch
 from mlff_cli.core.errors import MissingDependencyError, MLFFError
 from mlff_cli.core.memory import size_text
 from mlff_cli.training.memory import MARGIN, StepMemory
-from mlff_cli.training.task import Batch, Task
+from mlff_cli.training.task import Batch, Batching, Task
 
 MOST = 0.75  # of a batch that failed: where memory is in pieces, an estimate is too low
 # how libraries say it that have no exception of their own
@@ -76,8 +76,8 @@ def explain_step(
     atoms = int(part.tensors["n_atoms"].max())
     largest = f"; the largest are {task.name_largest(step)}" if task.name_largest else ""
     message = (
-        f"out of memory on {memory.device} at step {step + 1}: {len(part)} molecules of up to "
-        f"{atoms} atoms at a time need about {size_text(needed.total - memory.held)}, "
+        f"out of memory on {memory.device} at step {step + 1}: {len(part)} {task.samples} of up to "
+        f"{atoms} {task.made_of} at a time need about {size_text(needed.total - memory.held)}, "
         f"{size_text(free)} were free{largest}"
     )
     fitting = memory.largest(part, int((1 - MARGIN) * (free + memory.held)))
@@ -96,7 +96,7 @@ def advice(task: Task, part: Batch, fitting: int) -> str:
         fitting: how many samples of its size do.
     """
     if not fitting:
-        return "not even one of these molecules fits: take a smaller model or a larger device"
+        return f"not even one of these {task.samples} fits: take a smaller model or a larger device"
     share = min(fitting / len(part), MOST)
     options = task.batching
     if options is None:
@@ -104,19 +104,21 @@ def advice(task: Task, part: Batch, fitting: int) -> str:
     size = max(1, int(options.size * share))
     split = max(options.split + 1, math.ceil(options.split / share))
     return (
-        f"set {options.key}.batch_size={size} (it is {options.size} {options.mode}), or "
+        f"set {options.key}.{options.size_key}={size} (it is {options.size} {options.mode}), or "
         f"{options.key}.split={split}: the same step, computed in {split} parts"
     )
 
 
-def explain_validation(device: torch.device, last: Path | None = None) -> MLFFError:
+def explain_validation(task: Task, device: torch.device, last: Path | None = None) -> MLFFError:
     """Say that a validation batch found no memory.
 
     Args:
+        task: what is trained.
         device: where it was computed.
         last: checkpoint that can be resumed from.
     """
-    remedy = "lower data.samplers.val.kwargs.batch_size, which changes no result"
+    key = (task.batching or Batching(0, "")).validation
+    remedy = f"lower {key}, which changes no result"
     if last is not None and last.exists():
         remedy += f"; the last good state is {last}"
     return MissingDependencyError(f"out of memory on {device} while validating", remedy=remedy)

@@ -185,7 +185,8 @@ class Stepper:
             raise NumericalError(
                 f"the loss or its gradient is not finite at step {bad + 1}; the batch holds "
                 f"{self.task.name_samples(bad)}",
-                remedy="look at these molecules' labels and geometries, or lower the learning rate",
+                remedy=f"look at the labels and geometries of these {self.task.samples}, or lower "
+                "the learning rate",
             )
 
     def state(self) -> dict[str, Any]:

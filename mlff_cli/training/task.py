@@ -38,13 +38,17 @@ class Batching:
         size: of a batch.
         mode: what it counts, as "atoms".
         split: parts that a batch is computed in.
-        key: of the section that holds `batch_size` and `split`.
+        key: of the section that holds the size and `split`.
+        size_key: of the size in that section.
+        validation: key of the size of validation batches.
     """
 
     size: int
     mode: str
     split: int = 1
     key: str = "data.samplers.train.kwargs"
+    size_key: str = "batch_size"
+    validation: str = "data.samplers.val.kwargs.batch_size"
 
 
 PartOf = Callable[[str], str]  # the part of a model that the parameter of a name belongs to
@@ -159,6 +163,11 @@ class Task:
     pretraining: Pretraining | None = None
     noise_floor: Mapping[str, float] = field(default_factory=dict)
     samples: str = "molecules"
+
+    @property
+    def made_of(self) -> str:
+        """What a sample is made of."""
+        return "beads" if self.samples == "frames" else "atoms"
 
 
 def accumulated(task: Task, n: int) -> Task:

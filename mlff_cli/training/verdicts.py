@@ -101,7 +101,7 @@ def _beside_floor(
     unit = units.get(name, "")
     rows = [(f"noise floor of {name}", f"{number(floor, 3)} {unit}".strip())]
     if error <= floor:
-        return [*rows, ("above the floor", "nothing: what is left is noise")]
+        return [*rows, ("above the floor", "nothing that could be told from noise")]
     rest = math.sqrt(error * error - floor * floor)
     share = relative * rest / error
     text = f"{number(rest, 3)} {unit}, {percent(share)} of the reference: {verdict(share)}"

@@ -42,6 +42,28 @@ def legend(axis: Axes) -> list[str]:
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
+def test_a_floor_is_a_line_and_stages_and_pretraining_are_shown() -> None:
+    made = rows(fidelities=0)
+    before = [
+        {"step": 0, "epoch": 0, "stage": "prior", "pretraining/iteration": i, "pretraining/loss": v}
+        for i, v in enumerate((5.0, 3.0, 2.0))
+    ]
+    for row in made:
+        row.pop("val/E_rmse")
+        row["stage"] = "one" if row["step"] <= 200 else "two"
+    losses, forces, pretraining, rates = curves_figure(
+        [*before, *made], {"val/F_rmse": "kcal/mol/A"}, floors={"val/F_rmse": 2.0}
+    ).axes
+    (line,) = [line for line in forces.lines if line.get_linestyle() == "--"]
+    assert list(line.get_ydata()) == [2.0, 2.0]
+    assert "noise floor: 2" in legend(forces)
+    assert pretraining.get_title("left") == "Loss of the pre-training (prior)"
+    assert list(pretraining.lines[0].get_ydata()) == [5.0, 3.0, 2.0]
+    for axis in (losses, forces, rates):
+        (switch,) = [line for line in axis.lines if line.get_linestyle() == ":"]
+        assert list(switch.get_xdata()) == [200, 200]
+
+
 def test_panels_show_losses_errors_and_named_groups() -> None:
     made = rows()
     losses, energy, forces, rates = curves_figure(

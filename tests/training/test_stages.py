@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from mlff_cli.core.errors import ConfigError, InterruptedRunError
 from mlff_cli.core.reporting import NullProgress, NullReporter
 from mlff_cli.data.model_file import load_model_file
-from mlff_cli.training.distributed import World
+from mlff_cli.training.distributed import World, join
 from mlff_cli.training.fit import build_stepper
 from mlff_cli.training.run_log import read_rows
 from mlff_cli.training.schedules import course
 from mlff_cli.training.settings import TrainingSettings
+from tests.ranks import Ranks, succeed
 from tests.training.chains import BATCHES, STAGES, chain_settings, chain_task, train_chain
 
 
@@ -237,3 +238,19 @@ def test_a_run_without_stages_says_nothing_of_them(tmp_path: Path) -> None:
     assert not any("stages" in line for line in told.lines)
     assert any(line.startswith("epoch 1/2: train") for line in told.lines)
     assert (tmp_path / "metrics.csv").read_text().startswith("step,epoch,train/loss")
+
+
+def of_a_rank(folder: str) -> None:
+    with join("cpu") as world:
+        train_chain(Path(folder), NullReporter(), world=world)
+
+
+def test_two_processes_pretrain_and_train_as_one(tmp_path: Path, whole: tuple[Path, Told]) -> None:
+    succeed(Ranks(tmp_path, of_a_rank, str(tmp_path / "run")))
+    ours, theirs = (read_rows(f / "metrics.jsonl") for f in (tmp_path / "run", whole[0]))
+    assert [(r["step"], r["stage"]) for r in ours] == [(r["step"], r["stage"]) for r in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        names = ("train/loss", "val/loss", "pretraining/loss", "val/F_rmse")
+        shared = [name for name in names if name in b]
+        assert shared
+        assert [a[name] for name in shared] == pytest.approx([b[name] for name in shared], rel=1e-6)

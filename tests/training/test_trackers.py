@@ -99,6 +99,23 @@ def test_tensorboard_reads_the_run_and_its_units(tmp_path: Path) -> None:
     assert b"| val/E_rmse | kcal/mol |" in text.tensor_proto.string_val[0]
 
 
+def test_tensorboard_counts_what_comes_before_the_first_step_by_iterations(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `track`")
+    kept = [
+        {"kind": "metrics", "step": 0, "epoch": 0, "stage": "prior", **before}
+        for before in ({"pretraining/iteration": i, "pretraining/loss": 5.0 - i} for i in range(2))
+    ]
+    kept.append({**told(1), "stage": "one"})
+    tracked = Tracked(tmp_path, {}, torch.nn.Linear(2, 1), UNITS, True, kept)
+    running = start_trackers(settings(tensorboard=True), tracked, NullReporter())
+    running.log(0, {"pretraining/iteration": 2, "pretraining/loss": 3.0})
+    running.close()
+    found = event_steps(tmp_path / "tensorboard")
+    assert found["pretraining/loss"] == [(0, 5.0), (1, 4.0), (2, 3.0)]
+    assert found["train/loss"] == [(1, 1.0)]
+    assert "stage" not in found
+
+
 # -- Weights & Biases -----------------------------------------------------------------------------
 
 
