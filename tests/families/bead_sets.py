@@ -16,7 +16,7 @@ from mlff_cli.potentials.prior import Prior
 from tests.data.cg_sets import SOURCES
 from tests.potentials.prior_cases import PARAMETRIC, SPECIES, chain, chain_terms, chain_types
 
-DEPTH, REACH = 6.0, 3.0  # kcal/mol and angstrom of the attraction
+DEPTH, REACH = 20.0, 3.0  # kcal/mol and angstrom of the attraction
 
 
 def linear(n: int, name: str, seed: int) -> BeadMolecule:

@@ -12,6 +12,7 @@ where they fit, and are read from their files when a batch asks where they do no
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ class _Found:
 
 
 class BeadFrames:
-    """Frames of all files; use it as a context manager.
+    """Frames of all files, which are closed with it: as a context manager, or when it is forgotten.
 
     Args:
         paths: coarse-grained sets with forces.
@@ -116,6 +117,8 @@ class BeadFrames:
     ) -> None:
         self.paths = list(paths)
         self._sets = FewSets(self.paths)
+        # a training has no end at which somebody would close them
+        weakref.finalize(self, self._sets.__exit__)
         self._lock = threading.Lock()  # batches are made by several threads
         try:
             self._open(temperature, tell)
