@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.core.runtime import require
+from mlff_cli.potentials.allegro_contraction import Contraction
 from mlff_cli.potentials.nequip_state import EXTRA, nequip_state
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -123,7 +124,7 @@ class Allegro(nn.Module):
 
     Attributes:
         spec: what it was built of.
-        network: nequip's own AllegroModel, without derivatives.
+        network: nequip's own AllegroModel, without derivatives, with a faster tensor product.
 
     Raises:
         ConfigError: another dtype.
@@ -137,6 +138,7 @@ class Allegro(nn.Module):
         self.spec = spec
         self.dtype = dtype
         self.network = _network(spec, DTYPES[dtype])
+        _contract_at_centres(self.network)
 
     def forward(self, positions: Tensor, types: Tensor, edges: Tensor) -> Tensor:
         """Energy of each bead.
@@ -156,6 +158,12 @@ class Allegro(nn.Module):
         )
         energy: Tensor = out["atomic_energy"]
         return energy.squeeze(-1)
+
+    def plain_network(self) -> nn.Module:
+        """Nequip's own AllegroModel with these weights, as its exporters and kernels expect it."""
+        plain = _network(self.spec, DTYPES[self.dtype])
+        plain.load_state_dict(self.network.state_dict())
+        return plain.to(next(self.parameters()).device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def move(t: Tensor) -> Tensor:
@@ -202,3 +210,13 @@ def _network(spec: AllegroSpec, dtype: str) -> nn.Module:
             do_derivatives=False,
         )
     return model
+
+
+def _contract_at_centres(network: nn.Module) -> None:
+    """Put ours in the place of its tensor products."""
+    contracter = require("allegro.nn._strided", EXTRA).Contracter
+    for layers in [m for m in network.modules() if isinstance(m, nn.ModuleList)]:
+        for k, layer in enumerate(layers):
+            if type(layer) is contracter:
+                product: Any = layer
+                layers[k] = Contraction(product.weights, product.w3j, product.w3j_is_ij_diagonal)

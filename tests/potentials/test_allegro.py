@@ -48,13 +48,13 @@ def test_it_is_the_model_that_nequip_builds():
     from mlff_cli.potentials.nequip_state import nequip_state
 
     spec = tiny_spec(chiral=False, num_layers=1, cutoff=9.0, avg_num_neighbors=4.0, seed=7)
-    ours = Allegro(spec)
+    ours = Allegro(spec, torch.float64)
     with nequip_state():
         from allegro.model import AllegroModel
 
         theirs = AllegroModel(
             seed=7,
-            model_dtype="float32",
+            model_dtype="float64",
             type_names=list(SPECIES),
             r_max=9.0,
             l_max=1,
@@ -78,8 +78,23 @@ def test_it_is_the_model_that_nequip_builds():
     out = theirs({"pos": x, "atom_types": types, "edge_index": edges})
     assert energy.dtype == f.dtype == torch.float64
     assert energy.abs().max() > 1e-3
-    torch.testing.assert_close(energy, out["atomic_energy"][:, 0].detach(), rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(f, out["forces"].detach(), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(energy, out["atomic_energy"][:, 0].detach(), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(f, out["forces"].detach(), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("changes", [{}, {"l_max": 2}, {"chiral": False}, {"l_max": 0}])
+def test_its_tensor_product_is_that_of_nequip(changes, beads):
+    """Energies and forces of the plain network, with the same weights under the same names."""
+    ours = tiny_allegro(**changes)
+    plain = ours.plain_network()
+    assert {k: v.shape for k, v in ours.network.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
+
+    def theirs(x, types, edges):
+        return plain({"pos": x, "atom_types": types, "edge_index": edges})["atomic_energy"][:, 0]
+
+    torch.testing.assert_close(forces(ours, *beads), forces(theirs, *beads), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("chiral", [True, False])
