@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from mlff_cli.core.artifacts import provenance, sha256
 from mlff_cli.core.checks import Check
 from mlff_cli.core.errors import ConfigError, MLFFError
 from mlff_cli.core.reporting import Reporter
-from mlff_cli.data.beads.bead_batches import BeadBatch
-from mlff_cli.data.beads.bead_feed import BeadFeed
 from mlff_cli.data.beads.bead_frames import BeadFrames
 from mlff_cli.data.beads.bead_split import FrameSplit, split_frames
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.data.sources import expand, refuse_repeated
-from mlff_cli.deploy.bead_molecules import molecules_of
 from mlff_cli.families.base import Inputs, Prepared
+from mlff_cli.families.coarse_grained_batches import TrainingBatches
 from mlff_cli.families.coarse_grained_checklist import BeadInspection, diagnose
+from mlff_cli.families.coarse_grained_description import description_rows, plain_molecules
 from mlff_cli.families.coarse_grained_model import (
-    PRIOR_ENERGY,
-    PRIOR_FORCES,
     Predictor,
     build_model,
     surroundings,
@@ -87,7 +81,7 @@ class CoarseGrained:
         model = build_model(
             settings.model, frames.type_names, prior, scale, settings.seed, inputs.dtype
         ).to(inputs.device)
-        batches = _Batches.of(settings, inputs, frames, split, model, store)
+        batches = TrainingBatches.of(settings, inputs, frames, split, model, store)
         feed = batches.feed
 
         names = [m.name for m in frames.molecules]
@@ -129,7 +123,7 @@ class CoarseGrained:
         )
         described = model.architecture()
         config = settings.model_dump(mode="json", by_alias=True)
-        molecules, notes = _molecules(frames)
+        molecules, notes = plain_molecules(frames)
 
         # holds none of the data: an ensemble keeps it when a member is done
         def snapshot(weights: dict[str, Tensor], training: dict[str, Any]) -> ModelFile:
@@ -156,119 +150,12 @@ class CoarseGrained:
                 "inputs": origin["inputs"],
                 "batch": feed.batch_size,
             },
-            description=_rows(frames, split, feed, model, scale.force, floor),
+            description=description_rows(frames, split, feed, model, scale.force, floor),
             workers=data.workers,
             warnings=[*frames.notes, *notes],
             save_split=lambda path: split.save(path, frames),
             inspection=BeadInspection(settings, frames, split, feed, floor),
         )
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Batches, with what the resting prior gives in them.
-
-    Attributes:
-        feed: draws them.
-        store: what the prior gives; None where it is trained or there is none.
-        bound: terms of molecules, where there is a prior.
-    """
-
-    feed: BeadFeed
-    store: PriorStore | None
-    bound: BoundMolecules | None
-    dtype: torch.dtype
-
-    @classmethod
-    def of(
-        cls,
-        settings: CoarseGrainedSettings,
-        inputs: Inputs,
-        frames: BeadFrames,
-        split: FrameSplit,
-        model: BeadModel,
-        first: PriorStore | None,
-    ) -> _Batches:
-        """Batches of all frames, energies compared up to a constant of each molecule."""
-        world, training = inputs.world, settings.training
-        bound = store = None
-        if model.prior is not None:
-            bound = BoundMolecules(model.prior, frames)
-            if not settings.model.trains_prior:
-                store = PriorStore(model.prior, bound, frames)
-        energy = np.full(len(frames), np.nan)
-        if training.gamma_U:
-            energy = centred_energies(frames, split.train, first)
-        feed = BeadFeed(
-            frames,
-            split,
-            energy,
-            batch_size=training.batch_per_device * world.size,
-            seed=settings.seed,
-            dtype=inputs.dtype,
-            pin=inputs.device.type == "cuda",
-            parts=training.split,
-            rank=world.rank,
-            size=world.size,
-        )
-        return cls(feed, store, bound, inputs.dtype)
-
-    def training(self, step: int) -> list[BeadBatch]:
-        """This process's share of the batch of a step."""
-        return [self._completed(part) for part in self.feed.training_parts(step)]
-
-    def validation(self, i: int) -> BeadBatch:
-        """A validation batch."""
-        return self._completed(self.feed.validation_batch(i))
-
-    def _completed(self, batch: BeadBatch) -> BeadBatch:
-        if self.store is None:
-            return batch
-        energy, forces = self.store(batch.tensors["index"].numpy())
-        return batch.joined(
-            {
-                PRIOR_ENERGY: torch.from_numpy(energy),
-                PRIOR_FORCES: torch.from_numpy(forces).to(self.dtype),
-            }
-        )
-
-
-def centred_energies(frames: BeadFrames, train: np.ndarray, prior: PriorStore | None) -> np.ndarray:
-    """Potential energies U (T,) as labels: a model knows no constant of a molecule's energy.
-
-        U' = U - <U>_k + <U_prior>_k      averages over the training frames of molecule k
-
-    Args:
-        frames: with energies of some.
-        train: numbers of the frames to train on.
-        prior: what the prior gives.
-
-    Raises:
-        ConfigError: no frame has an energy.
-    """
-    if not np.isfinite(frames.energy[train]).any():
-        raise ConfigError(
-            f"training.gamma_U needs energies U in the set, none of {len(train)} training frames "
-            "has one",
-            remedy="set training.gamma_U=0 to match forces alone",
-        )
-    label = frames.energy.copy()
-    for k in range(len(frames.molecules)):
-        own = train[(frames.molecule[train] == k) & np.isfinite(frames.energy[train])]
-        here = frames.molecule == k
-        if not len(own):
-            label[here] = np.nan
-            continue
-        label[here] -= frames.energy[own].mean()
-        if prior is not None:
-            label[here] += float(
-                np.mean(
-                    np.concatenate(
-                        [prior(part)[0] for part in np.array_split(own, -(-len(own) // 1024))]
-                    )
-                )
-            )
-    return label
 
 
 def _pretraining(
@@ -324,51 +211,3 @@ def _without_processes(config: dict[str, Any]) -> dict[str, Any]:
 def _part_of(name: str) -> str:
     """The part of a bead model that a parameter belongs to: allegro or prior."""
     return name.partition(".")[0]
-
-
-def _molecules(frames: BeadFrames) -> tuple[list[dict[str, Any]], list[str]]:
-    """Plain values of every molecule, under the names that are unlike; what masses assume."""
-    plain, notes = dict[int, dict[str, Any]](), dict[str, None]()
-    for f in range(len(frames.paths)):
-        own = [(k, m) for k, m in enumerate(frames.molecules) if m.file == f]
-        known = molecules_of(frames.set_of(f))
-        notes |= dict.fromkeys(known.notes if own else ())
-        plain |= {k: {**known[m.number].plain(), "name": m.name} for k, m in own}
-    return [plain[k] for k in sorted(plain)], list(notes)
-
-
-def _rows(
-    frames: BeadFrames,
-    split: FrameSplit,
-    feed: BeadFeed,
-    model: BeadModel,
-    force: float,
-    floor: float | None,
-) -> list[tuple[str, str]]:
-    """The training in words."""
-    sizes: Sequence[int] = [len(m.types) for m in frames.molecules]
-    span = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    kelvin = "unknown temperature" if frames.temperature is None else f"{frames.temperature:g} K"
-    where = "in memory" if frames.in_memory else "on disk"
-    n, files = len(frames.molecules), len(frames.paths)
-    rows = [
-        (
-            "frames",
-            f"{len(split.train)} train, {len(split.validation)} validation, {kelvin} ({files} "
-            f"file{'s' * (files > 1)} {where})",
-        ),
-        ("molecules", f"{n} of {span} beads, {len(frames.type_names)} types"),
-        ("split by", split.by),
-        ("forces to learn", f"{force:.3g} kcal/mol/A per component, what the prior leaves"),
-    ]
-    if floor is not None:
-        rows.append(("noise floor", f"at most {floor:.3g} kcal/mol/A per component"))
-    if model.prior is not None:
-        rows.append(("prior", ", ".join(model.prior.file.terms)))
-    size = sum(p.numel() for p in model.parameters())
-    return [
-        *rows,
-        ("parameters", f"{size}"),
-        ("batch", f"{feed.batch_size} frames"),
-        ("batches per epoch", f"{feed.epoch_length}"),
-    ]
