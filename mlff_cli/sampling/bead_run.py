@@ -127,15 +127,16 @@ def simulate(
                 raise keep_broken(plan, topology, partial, dynamics, error) from error
             now = clock.monotonic()
             last = dynamics.step == schedule.end
-            if stop.requested or last or now - saved > SAVE_SECONDS:
+            stopping = stop.requested  # asked once: what is left now must have been saved
+            if stopping or last or now - saved > SAVE_SECONDS:
                 writer.sync()
                 partial.save(dynamics.state())
                 saved, kept = clock.monotonic(), dynamics.step
-            if last or stop.requested or now - shown > SHOW_SECONDS:
+            if last or stopping or now - shown > SHOW_SECONDS:
                 speed = (dynamics.step - first) * n / max(now - begun, 1e-9)
                 bar.advance(dynamics.step - counted, **_fields(plan, dynamics, speed))
                 counted, shown = dynamics.step, now
-            if stop.requested and not last:
+            if stopping and not last:
                 raise interrupted(plan, partial, stop, kept)
         for name, values in tables(plan, dynamics).items():
             writer.write_table(name, values)
