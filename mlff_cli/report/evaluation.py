@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mlff_cli.core.errors import DataError
 
 FORMAT = "mlff-evaluation"  # a version follows
+COARSE = "coarse-grained"
 
 
 class _Part(BaseModel):
@@ -43,6 +44,47 @@ class _Evaluation(_Part):
     provenance: dict[str, Any]
 
 
+class _ForceErrors(_Part):
+    n: int
+    rmse: float
+    rms_reference: float
+    cosine: float | None
+
+
+class _BeadResult(_Part):
+    data: str
+    frames: int
+    noise_floor: float | None
+    errors: dict[str, _ForceErrors]
+    by_type: dict[str, dict[str, _ForceErrors]]
+
+
+class _Landscape(_Part):
+    variables: list[str]
+    divergence: float | None
+
+
+class _Ensembles(_Part):
+    molecule: str
+    temperature: float
+    planes: list[_Landscape]
+    profiles: list[_Landscape]
+    figures: list[str]
+
+
+class _BeadEvaluation(_Part):
+    model: str
+    results: list[_BeadResult]
+    ensembles: _Ensembles | None
+    provenance: dict[str, Any]
+
+
+FAMILIES: dict[str, type[_Part]] = {
+    "multifidelity": _Evaluation,
+    COARSE: _BeadEvaluation,
+}
+
+
 def read_evaluation(path: Path) -> dict[str, Any]:
     """The content of an evaluation file, checked for what a reader relies on.
 
@@ -59,8 +101,13 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         raise DataError(
             f"not an evaluation: format is {found or 'missing'!r}", where=str(path), remedy=remedy
         )
+    family = content.get("family", "multifidelity")  # what has none is older than the second
+    if family not in FAMILIES:
+        raise DataError(
+            f"evaluations of the family {family!r} are not known", where=str(path), remedy=remedy
+        )
     try:
-        _Evaluation.model_validate(content)
+        FAMILIES[family].model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))

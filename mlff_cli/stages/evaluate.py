@@ -97,7 +97,8 @@ def run(
     """
     reporter = reporter or NullReporter()
     output = Path(output)
-    evaluation = _evaluation(model, data, output, options)
+    family = family_of(model)
+    evaluation = _evaluation(family, model, data, output, options)
     for target in (output, *evaluation.figures):
         check_writable(target, force=options.force, inputs=[model, *evaluation.inputs])
     if options.dry_run:
@@ -108,6 +109,7 @@ def run(
     found = evaluation.carry_out(reporter)
     content = {
         "format": FORMAT,
+        "family": family,
         "model": str(model),
         **found.content,
         "provenance": provenance(
@@ -123,9 +125,8 @@ def run(
 
 
 def _evaluation(
-    model: Path | str, data: Sequence[str | Path], output: Path, options: Options
+    family: str, model: Path | str, data: Sequence[str | Path], output: Path, options: Options
 ) -> Evaluation:
-    family = family_of(model)
     device, figures = options.device, options.figures
     if family == "multifidelity":
         if options.asked != Asked():

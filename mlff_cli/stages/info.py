@@ -31,7 +31,7 @@ from mlff_cli.data.model_file import load_model_file
 from mlff_cli.data.trajectories.opening import trajectory_format
 from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
 from mlff_cli.deploy.torchscript import payload_sha256
-from mlff_cli.report.evaluation import read_evaluation
+from mlff_cli.report.evaluation import COARSE, read_evaluation
 
 META_SUFFIX = "_meta.yaml"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -234,6 +234,19 @@ def _model(path: Path) -> Description:
 def _evaluation(path: Path) -> Description:
     content = read_evaluation(path)
     facts = {"model": str(content.get("model"))}
+    if content.get("family") == COARSE:
+        facts |= {
+            f"forces of {result['data']}": f"RMSE {result['errors']['full']['rmse']:.4g} kcal/mol/A"
+            for result in content["results"]
+        }
+        ensembles = content["ensembles"] or {"planes": []}
+        facts |= {
+            f"divergence along {', '.join(one['variables'])}": f"{one['divergence']:.3g} nat, "
+            f"floor {one['floor']:.3g}"
+            for one in ensembles["planes"]
+            if one["divergence"] is not None
+        }
+        return Description("evaluation", facts, content, content.get("provenance", {}))
     for result in content["results"]:
         errors = result["errors"]
         facts[f"fidelity {result['fidelity']}"] = ", ".join(

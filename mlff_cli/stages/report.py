@@ -12,7 +12,8 @@ from mlff_cli.core.errors import DataError, StorageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import read_metadata
-from mlff_cli.report.evaluation import read_evaluation
+from mlff_cli.report.bead_sections import bead_evaluation_section
+from mlff_cli.report.evaluation import COARSE, read_evaluation
 from mlff_cli.report.html import Section, page
 from mlff_cli.report.sections import artifact_section, evaluation_section, run_section
 from mlff_cli.training.run_log import read_rows
@@ -123,9 +124,11 @@ def _units(log: Path) -> dict[str, str]:
 def _evaluation(path: Path) -> Section:
     content = read_evaluation(path)
     names = [str(result["figure"]) for result in content["results"] if result.get("figure")]
+    names += (content.get("ensembles") or {}).get("figures", [])
     beside = {name: path.with_name(name) for name in names}
     figures = {name: file.read_bytes() for name, file in beside.items() if file.is_file()}
-    return evaluation_section(path.stem, content, figures)
+    section = bead_evaluation_section if content.get("family") == COARSE else evaluation_section
+    return section(path.stem, content, figures)
 
 
 READERS: dict[str, Callable[[Path], Section]] = {

@@ -15,6 +15,7 @@ from mlff_cli.core.reporting import NullReporter
 from mlff_cli.physics.internal_coordinates import dihedrals
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior
+from mlff_cli.stages import info, report
 from mlff_cli.stages.evaluate import Options, run
 from tests.coarse.backbones import backbone_frames, backbone_molecule
 from tests.deploy.bead_evaluation_cases import (
@@ -127,6 +128,13 @@ def test_outputs(folder: Path, tmp_path: Path) -> None:
     run(*arguments, replace(options, force=True))
     assert before == {n: (tmp_path / n).read_bytes() for n in names}
     assert len(summary.tables) == 2
+    page = report.run([tmp_path / "e.json"], tmp_path / "r.html").data
+    assert page["sections"] == ["Evaluation: e"]
+    html = (tmp_path / "r.html").read_text()
+    assert html.count("data:image/png;base64,") == 3
+    assert "Jensen-Shannon" in html
+    told = info.run(tmp_path / "e.json")
+    assert any("divergence along RMSD, Rg" in str(row) for t in told.tables for row in t.rows)
 
 
 def test_a_dry_run_checks_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
