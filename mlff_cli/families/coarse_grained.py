@@ -76,7 +76,7 @@ class CoarseGrained:
         first = Prior(prior) if prior else None
         store = None
         if first is not None:
-            store = PriorStore(first, BoundMolecules(first, frames), frames)
+            store = PriorStore(first, BoundMolecules(first, frames), frames, keep=False)
         scale = surroundings(frames, split.train, settings.model.cutoff, store)
         model = build_model(
             settings.model, frames.type_names, prior, scale, settings.seed, inputs.dtype

@@ -32,6 +32,7 @@ class PriorStore:
         bound: terms of a molecule of `frames`, by its number, on the CPU.
         frames: the frames.
         tick: hears how many frames were computed in advance since it was called last.
+        keep: compute all frames at the first call and keep them, where they lie in memory.
     """
 
     def __init__(
@@ -40,7 +41,10 @@ class PriorStore:
         bound: Callable[[int], BoundTerms],
         frames: BeadFrames,
         tick: Callable[[int], object] = lambda n: None,
+        *,
+        keep: bool = True,
     ) -> None:
+        self._keep = keep and frames.in_memory
         self._prior = prior
         self._copy = Prior(prior.file)
         self._bound = bound
@@ -63,7 +67,7 @@ class PriorStore:
             places = np.arange(int(n.max(initial=0)))
             real = places < n[:, None]
             F = np.zeros((*real.shape, 3), dtype=np.float32)
-            if self._frames.in_memory:
+            if self._keep:
                 F[real] = self._F[(self._first[index][:, None] + places)[real]]
                 return self._energy[index], F
             energy = np.zeros(len(index))
@@ -79,7 +83,7 @@ class PriorStore:
         if now == self._made_of:
             return
         self._copy.load_state_dict({k: v.cpu() for k, v in self._prior.state_dict().items()})
-        if self._frames.in_memory:
+        if self._keep:
             self._compute_all()
         self._made_of = now
 

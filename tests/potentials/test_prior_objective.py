@@ -111,9 +111,9 @@ def test_l_bfgs_gives_known_parameters_back(tmp_path: Path) -> None:
 def test_stored_forces_are_the_prior_s_in_memory_and_on_disk(tmp_path: Path) -> None:
     path = write_chains(tmp_path / "CG.npz", SIZES, 20, prior=PARAMETRIC, attract=False)
     prior = Prior(PARAMETRIC)
-    for limit in (1 << 40, 0):
+    for limit, keep in ((1 << 40, True), (1 << 40, False), (0, True)):
         with BeadFrames([path], in_memory_bytes=limit) as data:
-            store = PriorStore(prior, lambda k: bound_to(prior, k), data)
+            store = PriorStore(prior, lambda k: bound_to(prior, k), data, keep=keep)
             index = np.array([25, 3, 38])
             energy, forces = store(index)
             padded = data.padded(index)
