@@ -31,7 +31,6 @@ class PriorStore:
         prior: the prior; it is copied to the CPU when values are computed.
         bound: terms of a molecule of `frames`, by its number, on the CPU.
         frames: the frames.
-        tick: hears how many frames were computed in advance since it was called last.
         keep: compute all frames at the first call and keep them, where they lie in memory.
     """
 
@@ -40,7 +39,6 @@ class PriorStore:
         prior: Prior,
         bound: Callable[[int], BoundTerms],
         frames: BeadFrames,
-        tick: Callable[[int], object] = lambda n: None,
         *,
         keep: bool = True,
     ) -> None:
@@ -49,7 +47,6 @@ class PriorStore:
         self._copy = Prior(prior.file)
         self._bound = bound
         self._frames = frames
-        self._tick = tick
         self._lock = threading.Lock()  # batches are made by several threads
         self._made_of: tuple[int, ...] | None = None
         self._energy = np.zeros(0)
@@ -99,7 +96,6 @@ class PriorStore:
                 energy, F = self._of(k, R)
                 self._energy[index] = energy
                 self._F[self._first[index][:, None] + np.arange(R.shape[1])] = F
-                self._tick(len(index))
 
     def _of(self, k: int, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Energy (t,) and forces (t, n, 3) of frames (t, n, 3) of molecule k."""
