@@ -18,6 +18,7 @@ app = typer.Typer()
 PANEL = "Model"
 SAID = Talk()  # stands for what `talking` hands over
 BARE = "What a model file knows by itself"
+BEADS = "Simulations of beads"
 
 
 @app.command(rich_help_panel=PANEL)
@@ -33,7 +34,11 @@ def train(
         list[Path] | None, typer.Option("-c", "--config", help="YAML file; later ones win.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="What the files change: default (aimnet2mult's size) or small.")
+        str,
+        typer.Option(
+            help="What the files change: default (aimnet2mult's size) or small; cg or cg_small "
+            "for coarse-grained models."
+        ),
     ] = "default",
     model: Annotated[
         Path | None, typer.Option(help="Architecture, instead of the preset's.")
@@ -97,23 +102,88 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Compiled artifact, model file or checkpoint.")],
     data: Annotated[
         list[str],
-        typer.Argument(help="Labelled data; for fidelity K of a model file K=FILE, or in order."),
+        typer.Argument(
+            help="Labelled data; for fidelity K of a model file K=FILE, or in order. Sets of beads."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="JSON of metrics; figures are named after it.")
     ] = Path("evaluation.json"),
     units: Annotated[str, typer.Option(help="Of energies: kcal/mol or eV.")] = "kcal/mol",
-    figures: Annotated[bool, typer.Option(help="Draw parity figures.")] = True,
+    figures: Annotated[bool, typer.Option(help="Draw figures.")] = True,
+    simulation: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Trajectory of beads, whose free energies are judged.", rich_help_panel=BEADS
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Set or trajectory it is compared with.",
+            show_default="the first data",
+            rich_help_panel=BEADS,
+        ),
+    ] = None,
+    molecule: Annotated[
+        str | None, typer.Option(help="Which, where there are several.", rich_help_panel=BEADS)
+    ] = None,
+    native: Annotated[
+        Path | None,
+        typer.Option(
+            help="Structure of RMSD and native contacts.",
+            show_default="the reference's first frame",
+            rich_help_panel=BEADS,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="K of the frames to compare.", show_default="the only one", rich_help_panel=BEADS
+        ),
+    ] = None,
+    bins: Annotated[
+        int, typer.Option(min=2, help="Of each axis of a free energy.", rich_help_panel=BEADS)
+    ] = 36,
+    discard: Annotated[
+        float,
+        typer.Option(help="Beginning of each simulation left out, ps.", rich_help_panel=BEADS),
+    ] = 0.0,
+    lag: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Of the slow modes, frames of the reference.", rich_help_panel=BEADS
+        ),
+    ] = 10,
+    seed: opt.Seed = 0,
     device: opt.Device = "auto",
     dry_run: opt.DryRun = False,
     force: opt.Force = False,
     talk: Talk = SAID,
 ) -> None:
-    """Errors of a model on labelled data, per fidelity."""
+    """Errors on labelled data per fidelity; forces and free energies of beads."""
     from mlff_cli.stages import evaluate as stage
 
-    chosen = stage.Options(units, device, figures, force, dry_run)
-    execute(lambda reporter: stage.run(model, data, output, chosen, reporter), talk)
+    def go(reporter: Reporter) -> Summary:
+        chosen = stage.Options(
+            units=units,
+            device=device,
+            figures=figures,
+            force=force,
+            dry_run=dry_run,
+            simulation=tuple(simulation or ()),
+            reference=reference,
+            molecule=molecule,
+            native=native,
+            temperature=temperature,
+            bins=bins,
+            discard=discard,
+            lag=lag,
+            seed=seed,
+        )
+        return stage.run(model, data, output, chosen, reporter)
+
+    execute(go, talk)
 
 
 @app.command("compile", rich_help_panel=PANEL)
