@@ -95,15 +95,12 @@ class AllegroSpec(BaseModel):
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "l_max": 1,
-        "num_layers": 1,
         "num_scalar_features": 16,
         "num_tensor_features": 8,
         "mlp_width": 32,
     },
     "default": {},
     "large": {
-        "l_max": 2,
-        "num_layers": 2,
         "num_scalar_features": 128,
         "num_tensor_features": 32,
         "mlp_width": 128,
@@ -124,7 +121,8 @@ class Allegro(nn.Module):
 
     Attributes:
         spec: what it was built of.
-        network: nequip's own AllegroModel, without derivatives, with a faster tensor product.
+        network: nequip's own AllegroModel, without derivatives, with a faster tensor product. What
+            is exported or uses nequip's kernels is `plain_network`.
 
     Raises:
         ConfigError: another dtype.

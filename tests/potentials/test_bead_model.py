@@ -166,3 +166,44 @@ def test_a_molecule_without_terms_has_no_prior():
     energy, forces = model.energy_and_forces(*batch.inputs())
     assert (energy == 0).all()
     assert (forces == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["parametric", "spline"])
+def test_a_chain_of_ten_residues_keeps_its_energy(prior):
+    """Newton's equations conserve energy: forces and edges are right along a whole trajectory.
+
+    Velocity Verlet of order dt^2: half the time step leaves a quarter of the fluctuation.
+    """
+    model = tiny_model(prior)
+    acceleration = 4.184e-4  # kcal/mol/angstrom/amu in angstrom/fs^2
+    mass, kT = 110.0, 0.6
+    batch = Batch.of(model, [10])
+
+    def forces(x):
+        batch.positions = x
+        batch.edges = edges_of(x, batch.molecule, model.cutoff)
+        return model.energy_and_forces(*batch.inputs())
+
+    x = batch.positions.clone()
+    for _ in range(300):  # down to where the chain is relaxed
+        f = forces(x)[1]
+        x = x + f * (0.05 / f.norm(dim=-1).max().clamp(min=5.0))
+
+    def fluctuation(dt, steps):
+        generator = torch.Generator().manual_seed(0)
+        v = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        v *= (kT / mass * acceleration) ** 0.5
+        y, total = x.clone(), []
+        u, f = forces(y)
+        for _ in range(steps):
+            v = v + 0.5 * dt * acceleration / mass * f
+            y = y + dt * v
+            u, f = forces(y)
+            v = v + 0.5 * dt * acceleration / mass * f
+            total.append(float(u + 0.5 * mass * v.square().sum() / acceleration))
+        return torch.tensor(total).std()
+
+    coarse, fine = fluctuation(4.0, 250), fluctuation(2.0, 500)
+    assert coarse < 0.02 * 15 * kT
+    assert fine < 0.35 * coarse
