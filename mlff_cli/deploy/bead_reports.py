@@ -11,6 +11,7 @@ from mlff_cli.core.reporting import Table
 from mlff_cli.deploy.bead_ensembles import Compared
 from mlff_cli.deploy.bead_errors import BeadErrors, ForceErrors
 from mlff_cli.deploy.bead_force_comparison import ForceComparison
+from mlff_cli.physics.ensembles.divergence import Comparison
 from mlff_cli.physics.ensembles.landscapes import Landscape
 
 ORDER = ("full", "prior", "ml", "zero")
@@ -88,8 +89,8 @@ def force_table(found: ForceComparison, title: str) -> Table:
     notes = []
     if found.noise_floor is not None:
         notes.append(
-            f"noise of the reference forces: {found.noise_floor:.4g} {UNIT} at most. No model of "
-            "these beads falls below the true value, so that an error near it is not the model's"
+            f"noise of the reference forces: at most {found.noise_floor:.4g} {UNIT}, which no "
+            "model of these beads can predict"
         )
     notes += _worst(found)
     columns = ["model", f"RMSE, {UNIT}", "relative", "verdict", "cosine", "components"]
@@ -134,19 +135,23 @@ def _landscape(one: Landscape) -> dict[str, Any]:
         "inefficiency": dict(zip(("reference", "simulation"), one.inefficiency, strict=True)),
         "rms_difference": rms if np.isfinite(rms) else None,
     }
-    c = one.comparison
+    if one.why is not None:
+        found["why"] = one.why
+    return {**found, **_comparison(one.comparison), "independent": _comparison(one.independent)}
+
+
+def _comparison(c: Comparison | None) -> dict[str, Any]:
     if c is None:
-        return {**found, "divergence": None, "why": one.why}
-    ratio = c.ratio if np.isfinite(c.ratio) else None
+        return {"divergence": None}
     return {
-        **found,
         "divergence": c.divergence.mean,
         "divergence_std": c.divergence.std,
         "floor": c.floor.mean,
         "floor_std": c.floor.std,
         "floor_in_order": c.in_order,
-        "ratio": ratio,
+        "ratio": c.ratio if np.isfinite(c.ratio) else None,
         "frames": c.frames,
+        "block": c.block,
     }
 
 
@@ -155,24 +160,29 @@ def landscape_table(compared: Compared) -> Table:
     made = [*compared.planes, *compared.profiles]
     rows = []
     for one in made[:MOST_ROWS]:
-        c, rms = one.comparison, one.difference[1]
+        c, single, rms = one.comparison, one.independent, one.difference[1]
         numbers = ["-"] * 4
         if c is not None:
             numbers = [
                 f"{c.divergence.mean:.3g} +- {c.divergence.std:.1g}",
                 f"{c.floor.mean:.3g} +- {c.floor.std:.1g}",
-                f"{c.ratio:.2f}",
-                str(c.frames),
+                f"{c.ratio:.2f}" if c.tells else f"({c.ratio:.2f})",
+                f"{c.frames} in {c.frames // c.block}",
             ]
-        rows.append([one.name, *numbers, f"{rms:.2f}" if np.isfinite(rms) else "-"])
+        alone = "-"
+        if single is not None:
+            alone = f"{single.ratio:.2f}" if single.tells else f"({single.ratio:.2f})"
+        rows.append([one.name, *numbers, alone, f"{rms:.2f}" if np.isfinite(rms) else "-"])
     notes = [
-        "JSD: Jensen-Shannon divergence (nats) of equal numbers of independent frames; floor: of "
-        "two halves of the reference with as many"
+        "JSD: Jensen-Shannon divergence (nat) of equal numbers of frames in independent blocks; "
+        "floor: of two halves of the reference with as many; ratio: of both",
+        "single: the ratio where only independent frames are taken, without those between; a ratio "
+        "in brackets says nothing, as three times its floor is more than any divergence",
     ]
     if len(made) > MOST_ROWS:
         notes.append(f"and {len(made) - MOST_ROWS} more: see the file")
     frames = f"{compared.frames[1]} frames against {compared.frames[0]}"
-    columns = ["along", "JSD", "floor", "ratio", "frames", "RMS dF, kcal/mol"]
+    columns = ["along", "JSD", "floor", "ratio", "frames in blocks", "single", "RMS dF, kcal/mol"]
     return Table(f"Free energies at {compared.kelvin:g} K, {frames}", columns, rows, notes)
 
 

@@ -98,3 +98,27 @@ def decorrelated(lengths: Sequence[int], g: float) -> np.ndarray:
         for start, n in zip(starts, lengths, strict=False)
     ]
     return np.concatenate([np.zeros(0, np.int64), *taken])
+
+
+def independent_blocks(
+    lengths: Sequence[int], g: float, *, per_sample: int, samples: int
+) -> np.ndarray:
+    """Frames in whole blocks that are independent of one another, as rows of all series in a line.
+
+    Args:
+        lengths: of the series.
+        g: statistical inefficiency in frames.
+        per_sample: frames that are taken of every g.
+        samples: length of a block in units of g.
+
+    Returns:
+        (m,) int64, ascending, a multiple of `per_sample * samples`; what is left at the end of a
+        series makes no block.
+    """
+    size = per_sample * samples
+    starts = np.cumsum([0, *lengths])
+    taken = [np.zeros(0, np.int64)]
+    for start, n in zip(starts, lengths, strict=False):
+        rows = np.floor(np.arange(0.0, n, max(g, 1.0) / per_sample)).astype(np.int64)
+        taken.append(start + rows[: len(rows) // size * size])
+    return np.concatenate(taken)

@@ -1,7 +1,8 @@
 """Two ensembles along one collective variable, or over the plane of two.
 
-Free energies are of all frames. The divergence is of frames that are independent of one another:
-in each ensemble as far apart as the slower one of the variables shown decorrelates.
+Free energies are of all frames. Divergences are of as many independent frames of both, g frames
+apart, g the statistical inefficiency of the slower one of the variables shown: once of single
+frames, and once of blocks of `SAMPLES` g, of which both ensembles give as many frames per g.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ import numpy as np
 from mlff_cli.core.errors import DataError
 from mlff_cli.physics.ensembles import free_energy as energies
 from mlff_cli.physics.ensembles.collective_variables import Variable
-from mlff_cli.physics.ensembles.decorrelation import decorrelated, statistical_inefficiency
+from mlff_cli.physics.ensembles.decorrelation import (
+    decorrelated,
+    independent_blocks,
+    statistical_inefficiency,
+)
 from mlff_cli.physics.ensembles.divergence import Comparison, compare
 from mlff_cli.physics.ensembles.histograms import Axis, counted, grid_cells
+
+SAMPLES = 5  # independent samples in a block: its ends correlate with its neighbours'
+PER_SAMPLE = 50  # frames of a sample, at most: more tell nothing new
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class Landscape:
         simulation: frames in every cell.
         inefficiency: of the reference and of the simulation, in frames.
         kt: kcal/mol.
-        comparison: None where there are too few independent frames.
+        comparison: of blocks; None where there are too few.
+        independent: of single independent frames; None where there are too few.
         why: there is no comparison.
     """
 
@@ -85,6 +94,7 @@ class Landscape:
     inefficiency: tuple[float, float]
     kt: float
     comparison: Comparison | None
+    independent: Comparison | None
     why: str | None = None
 
     @property
@@ -142,13 +152,38 @@ def landscape(
     )
     cells = [grid_cells([e.values[:, c] for c in columns], axes) for e in (reference, simulation)]
     g = [float(e.inefficiencies[list(columns)].max()) for e in (reference, simulation)]
-    comparison, why = None, None
-    try:
-        a, b = (
-            cells[k][decorrelated(e.lengths, g[k])] for k, e in enumerate((reference, simulation))
-        )
-        comparison = compare(a, b, int(np.prod([x.bins for x in axes])), seed=seed)
-    except DataError as error:
-        why = error.message
+    lengths = [e.lengths for e in (reference, simulation)]
+    n_cells = int(np.prod([x.bins for x in axes]))
+    single = [decorrelated(n, x) for n, x in zip(lengths, g, strict=True)]
+    per_sample = max(1, min(PER_SAMPLE, int(min(g))))
+    samples = min(_fitting(n, x) for n, x in zip(lengths, g, strict=True))
+    blocks = [
+        independent_blocks(n, x, per_sample=per_sample, samples=samples)
+        for n, x in zip(lengths, g, strict=True)
+    ]
+    found: list[Comparison | None] = []
+    why = None
+    for rows, block in ((single, 1), (blocks, per_sample * samples)):
+        a, b = (c[r] for c, r in zip(cells, rows, strict=True))
+        try:
+            found.append(compare(a, b, n_cells, block=block, seed=seed))
+        except DataError as error:
+            found.append(None)
+            why = error.message
     counts = [counted(c, axes) for c in cells]
-    return Landscape(chosen, axes, counts[0], counts[1], (g[0], g[1]), kt, comparison, why)
+    return Landscape(
+        variables=chosen,
+        axes=axes,
+        reference=counts[0],
+        simulation=counts[1],
+        inefficiency=(g[0], g[1]),
+        kt=kt,
+        comparison=found[1],
+        independent=found[0],
+        why=why,
+    )
+
+
+def _fitting(lengths: Sequence[int], g: float) -> int:
+    """Samples of a block that most series hold."""
+    return int(np.clip(np.median(lengths) / g, 1, SAMPLES))

@@ -10,6 +10,7 @@ from mlff_cli.core.errors import DataError
 from mlff_cli.physics.ensembles.decorrelation import (
     autocorrelation,
     decorrelated,
+    independent_blocks,
     slowest,
     statistical_inefficiency,
 )
@@ -74,6 +75,14 @@ def test_decorrelated_frames_are_g_apart_in_every_run() -> None:
     assert decorrelated([4, 2], 1.0).tolist() == [0, 1, 2, 3, 4, 5]
     assert len(decorrelated([1000], 3.7)) == pytest.approx(1000 / 3.7, abs=1)
     assert decorrelated([], 2.0).tolist() == []
+
+
+def test_blocks_are_whole_and_lie_in_one_run() -> None:
+    rows = independent_blocks([10, 3, 7], 4.0, per_sample=2, samples=1)
+    assert rows.tolist() == [0, 2, 4, 6, 10, 12, 13, 15, 17, 19]
+    assert independent_blocks([10], 4.0, per_sample=1, samples=3).tolist() == [0, 4, 8]
+    assert independent_blocks([9], 4.5, per_sample=1, samples=3).tolist() == []
+    assert independent_blocks([3, 3], 1.0, per_sample=1, samples=1).tolist() == list(range(6))
 
 
 def test_nothing_has_no_correlation() -> None:

@@ -77,10 +77,53 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert split_half_floor(cells, 9, seed=5) != split_half_floor(cells, 9, seed=6)
 
 
+def slow_and_fast(runs: int, seed: int, fast: np.ndarray) -> np.ndarray:
+    """Cells 4 s + f: s is drawn anew every 50 frames, f every frame."""
+    rng = np.random.default_rng(seed)
+    slow = np.repeat(rng.choice(2, runs, p=[0.7, 0.3]), 50)
+    return np.asarray(4 * slow + rng.choice(4, len(slow), p=fast))
+
+
+def test_blocks_see_what_single_independent_frames_cannot() -> None:
+    flat, bent = np.full(4, 0.25), np.array([0.5, 0.3, 0.15, 0.05])
+    reference, same = slow_and_fast(60, 0, flat), slow_and_fast(60, 1, flat)
+    other = slow_and_fast(60, 2, bent)
+    single = compare(reference[::50], other[::50], 8)
+    blocks = compare(reference, other, 8, block=50)
+    assert blocks.frames == 50 * single.frames
+    assert blocks.floor.mean < 0.2 * single.floor.mean
+    assert blocks.ratio > 2 * single.ratio
+    assert compare(reference, same, 8, block=50).ratio < 3
+
+
+def test_blocks_do_not_hide_how_seldom_the_slow_motion_was_seen() -> None:
+    """Frame by frame the floor would be that of independent frames, far below what is true."""
+    flat = np.full(4, 0.25)
+    apart = [
+        jensen_shannon(*(np.bincount(slow_and_fast(30, s + k, flat), minlength=8) for k in (0, 1)))
+        for s in range(0, 200, 2)
+    ]
+    long = slow_and_fast(60, 999, flat)
+    floor = split_half_floor(long, 8, block=50).mean
+    assert floor == pytest.approx(np.mean(apart), rel=0.35)
+    assert split_half_floor(long, 8).mean < 0.4 * floor
+
+
+def test_a_floor_that_leaves_no_room_says_nothing() -> None:
+    rng = np.random.default_rng(0)
+    few = compare(rng.integers(0, 1296, 100), rng.integers(0, 1296, 100), 1296)
+    many = compare(rng.integers(0, 9, 4000), rng.integers(0, 9, 4000), 9)
+    assert (few.tells, many.tells) == (False, True)
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(DataError, match="same cells"):
         jensen_shannon(np.ones(3), np.ones(4))
     with pytest.raises(DataError, match="not all 0"):
         jensen_shannon(np.ones(3), np.zeros(3))
+    with pytest.raises(DataError, match="7 frames are no whole blocks of 3"):
+        compare(np.zeros(7, int), np.zeros(6, int), 2, block=3)
+    with pytest.raises(DataError, match="2 to 1 blocks of 2 frames, found 1 of 2"):
+        compare(np.zeros(4, int), np.zeros(6, int), 2, block=2)
     with pytest.raises(DataError, match="2 to 1 independent frames, found 1 of 3"):
         compare(np.array([0, 1, 1]), np.zeros(5, int), 2)

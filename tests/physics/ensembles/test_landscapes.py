@@ -67,9 +67,10 @@ def test_one_ensemble_sampled_twice_is_at_the_floor() -> None:
     found = landscape([0, 1], ANGLES, a, b, bins=12, kt=KT)
     assert found.reference.shape == (12, 12)
     assert found.reference.sum() == 4000
-    assert found.comparison is not None
-    assert found.comparison.ratio < 1.5
-    assert found.comparison.frames > 1500
+    for compared in (found.comparison, found.independent):
+        assert compared is not None
+        assert compared.ratio < 1.5
+        assert compared.frames > 1500
     assert found.difference[1] < 0.3
 
 
@@ -97,8 +98,8 @@ def test_correlated_frames_count_less() -> None:
     repeated = Values.of(np.repeat(a.values, 5, axis=0), (5000, 15_000), ANGLES)
     found = landscape([0], ANGLES, repeated, drawn(-1.0, 4000, 1), bins=12, kt=KT)
     assert found.inefficiency[0] == pytest.approx(5, rel=0.1)
-    assert found.comparison is not None
-    assert found.comparison.frames == pytest.approx(2000, rel=0.1)
+    assert found.independent is not None
+    assert found.independent.frames == pytest.approx(2000, rel=0.1)
     plain = landscape([0], ANGLES, a, drawn(-1.0, 4000, 1), bins=12, kt=KT)
     assert np.allclose(found.uncertainties[0], plain.uncertainties[0], rtol=0.1)
 
@@ -107,10 +108,11 @@ def test_too_few_frames_are_told_not_compared() -> None:
     a = drawn(-1.0, 4000, 0)
     stuck = replace(a, inefficiencies=np.array([4000.0, 4000.0]))
     two_series = landscape([0], ANGLES, a, stuck, bins=12, kt=KT)
-    assert two_series.comparison is not None
-    assert two_series.comparison.frames == 2
+    assert two_series.independent is not None
+    assert two_series.independent.frames == 2
     none = landscape([0], ANGLES, stuck, a, bins=12, kt=KT)
     assert none.comparison is None
+    assert none.independent is None
     assert none.why is not None
     assert "independent frames" in none.why
 
