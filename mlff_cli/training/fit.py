@@ -30,6 +30,7 @@ from mlff_cli.training.stages import build_stages, group_names
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Task, accumulated
 from mlff_cli.training.trackers import Tracked, Trackers, start_trackers
+from mlff_cli.training.wording import counted
 
 Rows = Sequence[Mapping[str, Any]]
 Names = Mapping[str, str]
@@ -209,8 +210,11 @@ def _fit(
             redraw()
     world.barrier()  # a launcher may end all as soon as one has left: the files are written first
     if result.interrupted:
+        where = f"at step {result.steps} of {loop.total}"
+        if loop.minimiser and not loop.minimiser.finished:
+            where = f"in the pre-training, after {counted(loop.minimiser.iteration, 'iteration')}"
         raise InterruptedRunError(
-            f"stopped at step {result.steps} of {loop.total}; the checkpoint is {checkpoints.last}",
+            f"stopped {where}; the checkpoint is {checkpoints.last}",
             remedy="give the same command again to continue",
         )
     watch = result.watch

@@ -190,7 +190,8 @@ def test_a_run_stopped_anywhere_continues_to_the_same_bits(
     for stop in stops:
         kind, number = stop.split()
         at = int(number) + (iterations if kind == "step" else 0)
-        with pytest.raises(InterruptedRunError):
+        said = f"at step {number} of 25" if kind == "step" else f"after {number} iteration"
+        with pytest.raises(InterruptedRunError, match=said):
             train_chain(tmp_path, Told(at - done))
         done = at
     train_chain(tmp_path, Told())
