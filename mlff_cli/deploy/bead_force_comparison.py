@@ -45,7 +45,7 @@ class ForceComparison:
 
 
 def chosen_rows(
-    cg: CGSet, kelvin: float | None, molecule: str | None
+    cg: CGSet, kelvin: float | None, molecule: str | None, only: np.ndarray | None = None
 ) -> tuple[np.ndarray, float | None, dict[int, BeadTopology], list[str]]:
     """Rows of one temperature sorted by molecule, that temperature, the molecules, and notes.
 
@@ -53,10 +53,11 @@ def chosen_rows(
         cg: the opened set.
         kelvin: K; None: the only one there is.
         molecule: name of the one that is looked at; None: all.
+        only: rows that are looked at, as those held out; None: all.
 
     Raises:
         UsageError: there are several temperatures, or no frame has the wanted one.
-        DataError: no molecule has the name.
+        DataError: no molecule has the name, or no frame is left.
     """
     molecules = molecules_of(cg)
     notes = [*cg.notes, *molecules.notes]
@@ -66,6 +67,13 @@ def chosen_rows(
         ensemble = rows_of_temperature(cg, kelvin)
         rows, found = ensemble.rows, ensemble.kelvin
         notes += [f"{cg.path}: {ensemble.left_out}"] if ensemble.left_out else []
+    rows = rows if only is None else rows[np.isin(rows, only)]
+    if not len(rows):
+        raise DataError(
+            "no frame is left to compare",
+            where=str(cg.path),
+            remedy="look at the temperature, and whether the split is of this set",
+        )
     of = cg.per_frame("molecule")
     topologies = {int(k): molecules[int(k)] for k in np.unique(of[rows])}
     if molecule is not None:
@@ -81,6 +89,7 @@ def compare_forces(
     *,
     kelvin: float | None,
     molecule: str | None,
+    only: np.ndarray | None = None,
     advance: Callable[[int], None],
 ) -> ForceComparison:
     """Compute and compare.
@@ -90,6 +99,7 @@ def compare_forces(
         forces_of: makes a molecule's forces by mode; the same modes for all molecules.
         kelvin: see `chosen_rows`.
         molecule: see `chosen_rows`.
+        only: see `chosen_rows`.
         advance: told how many frames were compared since it was last called.
 
     Raises:
@@ -97,7 +107,7 @@ def compare_forces(
         DataError: the model does not know a type, or the set is damaged.
         NumericalError: a predicted force is not finite.
     """
-    rows, found, topologies, notes = chosen_rows(cg, kelvin, molecule)
+    rows, found, topologies, notes = chosen_rows(cg, kelvin, molecule, only)
     labels = {k: Labels(t.types, t.residue_names, t.bead_names) for k, t in topologies.items()}
     of = cg.per_frame("molecule")[rows]
     components = 3 * sum(int((of == k).sum()) * t.n_beads for k, t in topologies.items())
@@ -120,8 +130,7 @@ def compare_forces(
         for mode, f in predicted.items():
             drawn.setdefault(mode, []).append(f[mask])
         advance(len(block.R))
-    if errors is None:
-        raise DataError("no frame is left to compare", where=str(cg.path))
+    assert errors is not None
     return ForceComparison(
         errors,
         topologies,

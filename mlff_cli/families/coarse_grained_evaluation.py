@@ -15,6 +15,7 @@ from mlff_cli.coarse.mapping.bead_positions import BeadMap
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import Reporter
+from mlff_cli.data.beads.bead_split_file import held_out_rows
 from mlff_cli.data.beads.cg_beads import BeadMolecule
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.model_file import load_model_file
@@ -55,6 +56,7 @@ class Asked:
     discard: float = 0.0
     lag: int = 10
     seed: int = 0
+    split: Path | None = None
 
 
 class BeadEvaluation:
@@ -94,7 +96,8 @@ class BeadEvaluation:
                 where=str(self._data[0]),
                 remedy="project forces with `mlff project-forces`, or give a --simulation",
             )
-        others = [*asked.simulation, *(p for p in (asked.reference, asked.native) if p)]
+        named = (asked.reference, asked.native, asked.split)
+        others = [*asked.simulation, *(p for p in named if p)]
         self.inputs = [*self._data, *others]
         several = len(self._data) > 1
         self._parity = [
@@ -137,20 +140,25 @@ class BeadEvaluation:
             DataError: a file is damaged, or of another molecule.
             NumericalError: a predicted force is not finite.
         """
-        results, tables, drawn = [], [], dict[Path, Draw]()
+        asked, results, tables, drawn = self._asked, [], [], dict[Path, Draw]()
         for path, figure, has in zip(self._data, self._parity, self._with_forces, strict=True):
             if not has:
                 reporter.warning(f"{path} has no forces: none are compared")
                 continue
             found = self._forces(path, reporter)
             results.append(
-                {"data": str(path), **force_content(found), "figure": figure and figure.name}
+                {
+                    "data": str(path),
+                    "split": asked.split and str(asked.split),
+                    **force_content(found),
+                    "figure": figure and figure.name,
+                }
             )
-            tables.append(force_table(found, str(path)))
+            tables.append(force_table(found, f"{path}{', held out' if asked.split else ''}"))
             if figure is not None:
                 drawn[figure] = partial(_draw_forces, found=found, title=path.stem)
         content: dict[str, Any] = {"units": UNITS, "results": results, "ensembles": None}
-        if self._asked.simulation:
+        if asked.simulation:
             compared, wanted = self._ensembles(reporter)
             content["ensembles"] = {
                 **landscape_content(compared),
@@ -174,6 +182,7 @@ class BeadEvaluation:
         asked = self._asked
         given: dict[str, Any] = {"--reference": asked.reference, "--molecule": asked.molecule}
         given |= {"--native": asked.native, "--temperature": asked.temperature}
+        given |= {"--split": asked.split}
         more = [w for path in asked.simulation for w in ("--simulation", str(path))]
         more += [w for name, v in given.items() if v is not None for w in (name, str(v))]
         for name in ("bins", "discard", "lag", "seed"):
@@ -207,19 +216,22 @@ class BeadEvaluation:
     def _forces(self, path: Path, reporter: Reporter) -> ForceComparison:
         """Forces of one set."""
         asked = self._asked
+        only = None if asked.split is None else held_out_rows(asked.split, path)
         with CGSet(path) as cg:
-            rows = chosen_rows(cg, asked.temperature, asked.molecule)[0]
+            rows = chosen_rows(cg, asked.temperature, asked.molecule, only)[0]
             with reporter.progress(len(rows), "forces", "frames") as bar:
                 found = compare_forces(
                     cg,
                     self._forces_of(),
                     kelvin=asked.temperature,
                     molecule=asked.molecule,
+                    only=only,
                     advance=bar.advance,
                 )
-        if self._was_trained_on(path):
+        if only is None and self._was_trained_on(path):
             found.notes.append(
-                f"{path} is what the model was trained on: errors are of frames that it has seen"
+                f"{path} is what the model was trained on: errors are of frames that it has seen; "
+                "pass --split with the split.npz of its run folder to look at those held out"
             )
         for note in found.notes:
             reporter.warning(note)

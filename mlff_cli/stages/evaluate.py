@@ -40,6 +40,8 @@ class Options:
         discard: ps left out at the beginning of every simulation.
         lag: of the slow modes, in frames of the reference.
         seed: of the frames that divergences are drawn from.
+        split: `split.npz` of a coarse-grained model's run folder: forces of the frames that it
+            held out alone.
     """
 
     units: str = "kcal/mol"
@@ -56,6 +58,7 @@ class Options:
     discard: float = 0.0
     lag: int = 10
     seed: int = 0
+    split: Path | None = None
 
     @property
     def asked(self) -> Asked:
@@ -70,6 +73,7 @@ class Options:
             self.discard,
             self.lag,
             self.seed,
+            None if self.split is None else Path(self.split),
         )
 
 

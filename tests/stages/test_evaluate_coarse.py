@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from mlff_cli.core.artifacts import sha256
-from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.core.errors import DataError, StorageError, UsageError
 from mlff_cli.core.reporting import NullReporter
+from mlff_cli.data.beads.bead_frames import BeadFrames
+from mlff_cli.data.beads.bead_split import split_frames
+from mlff_cli.data.beads.bead_split_file import held_out_rows
 from mlff_cli.physics.internal_coordinates import dihedrals
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior
@@ -153,6 +156,26 @@ def test_frames_that_were_trained_on_are_told(folder: Path, tmp_path: Path) -> N
     reporter = NullReporter()
     run(tmp_path / "m.pt", [folder / "CG.npz"], tmp_path / "e.json", PLAIN, reporter)
     assert any("frames that it has seen" in w for w in reporter.warnings)
+
+
+def test_frames_that_were_held_out_are_looked_at_alone(folder: Path, tmp_path: Path) -> None:
+    with BeadFrames([folder / "CG.npz"]) as frames:
+        split = split_frames(frames, 0.2, seed=3)
+        split.save(tmp_path / "split.npz", frames)
+    reporter = NullReporter()
+    options = replace(PLAIN, split=tmp_path / "split.npz")
+    arguments = (folder / "prior.pt", [folder / "CG.npz"])
+    result = run(*arguments, tmp_path / "e.json", options, reporter).data["results"][0]
+    assert result["frames"] == len(split.validation) == 12
+    assert result["errors"]["full"]["rmse"] == pytest.approx(NOISE, rel=0.15)
+    whole = run(*arguments, tmp_path / "w.json", PLAIN).data["results"][0]
+    assert whole["errors"]["full"]["rmse"] != result["errors"]["full"]["rmse"]
+    with pytest.raises(DataError, match="not of .*reference.npz"):
+        held_out_rows(tmp_path / "split.npz", folder / "reference.npz")
+    with pytest.raises(DataError, match="no split of frames"):
+        run(*arguments, tmp_path / "x.json", replace(options, split=folder / "CG.npz"))
+    with pytest.raises(StorageError, match="does not exist"):
+        run(*arguments, tmp_path / "x.json", replace(options, split=tmp_path / "none.npz"))
 
 
 def test_contradictions_are_refused(folder: Path, tmp_path: Path) -> None:
