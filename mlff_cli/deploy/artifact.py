@@ -7,9 +7,12 @@ artifact is complete and was verified.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import torch
 import yaml
 
 from mlff_cli.core.artifacts import atomic_path, sha256, storage_error
@@ -63,15 +66,47 @@ def write_artifact(
         StorageError: the disk is full.
     """
     metadata = {"format": FORMAT, **metadata, "inputs": INPUTS, "outputs": OUTPUTS}
+    return keep_verified(
+        torchscript.script(potential),
+        path,
+        metadata,
+        lambda written: verify(torchscript.load(written), potential, parameters),
+        force=force,
+    )
+
+
+def keep_verified(
+    scripted: torch.jit.ScriptModule,
+    path: Path,
+    metadata: dict[str, Any],
+    check: Callable[[Path], VerificationRecord],
+    *,
+    shown: Mapping[str, Any] = MappingProxyType({}),
+    force: bool = False,
+) -> VerificationRecord:
+    """Write a scripted module, check the file, and only then let it and its YAML file appear.
+
+    Args:
+        scripted: what is written.
+        path: the artifact.
+        metadata: plain values that describe it.
+        check: loads the file that it is given and compares it; raises CheckFailedError.
+        shown: what the YAML file has in place of entries of the metadata that are long.
+        force: replace existing files.
+
+    Raises:
+        UsageError: a file exists and `force` is off.
+        CheckFailedError: the check failed; no file is kept.
+        StorageError: the disk is full.
+    """
     # the inner file takes its name first, so that the YAML file is the last to appear
     with (
         atomic_path(meta_path(path), force=force) as beside,
         atomic_path(path, force=force) as temporary,
     ):
-        scripted = torchscript.script(potential)
         torchscript.save(scripted, temporary, {torchscript.METADATA: metadata})
         payload = torchscript.payload_sha256(temporary)
-        record = verify(torchscript.load(temporary), potential, parameters)
+        record = check(temporary)
         inside = {**metadata, "payload_sha256": payload}
         extra = {torchscript.METADATA: inside, torchscript.VERIFICATION: record.plain()}
         torchscript.save(scripted, temporary, extra)
@@ -80,6 +115,7 @@ def write_artifact(
         described = {
             "artifact": {"file": path.name, "sha256": sha256(temporary)},
             **inside,
+            **shown,
             "verification": record.plain(),
         }
         beside.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")

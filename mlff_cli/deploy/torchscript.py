@@ -39,6 +39,27 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
         return torch.jit.script(module)
 
 
+def freeze(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """A copy whose weights are constants: faster, and only `forward` is left of it."""
+    with _without_deprecation():
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(scripted.eval())
+    return frozen
+
+
+@contextlib.contextmanager
+def unspecialised() -> Iterator[None]:
+    """Modules called for the first time in here are compiled once, for all shapes.
+
+    Otherwise TorchScript watches the first calls and rewrites its graph by the shapes seen, which
+    takes seconds, gives other last digits from call to call, and gains nothing where shapes change.
+    """
+    before = torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
+    try:
+        yield
+    finally:
+        torch.jit.set_fusion_strategy(before)
+
+
 def save(scripted: torch.jit.ScriptModule, path: Path, extra: Mapping[str, Any]) -> None:
     """Write a scripted module; the same module and extras give the same bytes.
 

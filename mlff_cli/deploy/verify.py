@@ -75,6 +75,26 @@ class VerificationRecord:
         """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
+    def require(self, elsewhere: str) -> None:
+        """Refuse an artifact of which a check failed.
+
+        Args:
+            elsewhere: where the reason may lie if not in mlff.
+
+        Raises:
+            CheckFailedError: a deviation is larger than its tolerance; the message lists them.
+        """
+        if self.passed:
+            return
+        failed = [c for c in self.checks if not c.passed]
+        detail = "; ".join(
+            f"{c.name}: {c.largest:.1e} {c.unit}, allowed {c.tolerance:.1e}" for c in failed
+        )
+        raise CheckFailedError(
+            f"the artifact does not reproduce its model ({detail})",
+            remedy=f"nothing was kept; this is a bug in mlff or {elsewhere}",
+        )
+
     def plain(self) -> dict[str, Any]:
         """Plain values for JSON and YAML; deviations to two digits."""
         checks = [
@@ -176,7 +196,7 @@ def verify(
         CheckFailedError: a deviation is larger than its tolerance; the message lists them.
     """
     molecules = molecules_of(eager.species, seed)
-    with _one_thread():
+    with one_thread():
         return _verify(artifact, eager, parameters, molecules)
 
 
@@ -194,20 +214,12 @@ def _verify(
         record.checks += _against_eager(artifact, exact, molecules, torch.float64)
     if parameters is not None:
         record.checks += _against_dftd3(artifact, exact, molecules, parameters)
-    if not record.passed:
-        failed = [c for c in record.checks if not c.passed]
-        detail = "; ".join(
-            f"{c.name}: {c.largest:.1e} {c.unit}, allowed {c.tolerance:.1e}" for c in failed
-        )
-        raise CheckFailedError(
-            f"the artifact does not reproduce its model ({detail})",
-            remedy="nothing was kept; this is a bug in mlff or in the installed torch or dftd3",
-        )
+    record.require("in the installed torch or dftd3")
     return record
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Molecules are too small for threads, and the record must not depend on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

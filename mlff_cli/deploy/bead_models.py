@@ -1,0 +1,57 @@
+"""Coarse-grained models out of their files."""
+
+from __future__ import annotations
+
+import torch
+
+from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.data.model_file import ModelFile
+from mlff_cli.potentials.bead_model import BeadModel, bead_model_of
+from mlff_cli.potentials.bead_topology import BeadTopology, find_molecule
+
+FAMILY = "coarse-grained"
+
+
+def bead_model_from(
+    file: ModelFile, where: str = "model", dtype: torch.dtype | None = None
+) -> BeadModel:
+    """The model of a file, with its weights, in evaluation mode.
+
+    Args:
+        file: the model file.
+        where: its name, for messages.
+        dtype: what Allegro computes in; None: what its weights are stored in.
+
+    Raises:
+        UsageError: it is of another family.
+        DataError: the weights are not those of the architecture.
+        MissingDependencyError: it has an Allegro, and nequip-allegro is not installed.
+    """
+    if file.family != FAMILY:
+        raise UsageError(
+            f"a coarse-grained model is needed, this one is of the family {file.family!r}",
+            where=where,
+            remedy="pass a model that was trained on a coarse-grained set",
+        )
+    doubles = any(v.dtype == torch.float64 for n, v in file.weights.items() if "allegro." in n)
+    model = bead_model_of(
+        file.architecture, dtype or (torch.float64 if doubles else torch.float32), where
+    )
+    try:
+        model.load_state_dict(file.weights)
+    except RuntimeError as error:
+        raise DataError(
+            f"the weights do not fit the model ({str(error).strip().splitlines()[-1].strip()})",
+            where=where,
+            remedy="make the file again",
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def molecule_of(file: ModelFile, name: str | None, where: str) -> BeadTopology:
+    """A molecule that the model was trained on; without a name the only one.
+
+    Raises:
+        DataError: none has the name, or there are several and no name is given.
+    """
+    return find_molecule([BeadTopology.from_plain(m) for m in file.molecules], name, where)
