@@ -73,7 +73,8 @@ class BeadModel(nn.Module):
             bound: terms of the prior, joined over the molecules in their order; None where the mode
                 has no prior.
             edges: (2, E) int64 (`bead_edges.edges_of`); None where the mode has no Allegro.
-            molecule: (N,) int64 which molecule a bead belongs to.
+            molecule: (N,) int64 which molecule a bead belongs to; below 0 for one that is not
+                there, which has no edges.
             n_molecules: how many there are.
             mode: full; prior alone; ml (Allegro) alone.
 
@@ -89,9 +90,8 @@ class BeadModel(nn.Module):
         if self.allegro is not None and mode != "prior":
             if edges is None:
                 raise ValueError("Allegro needs edges")
-            there = molecule >= 0
-            beads = self.allegro(positions, types, edges)  # [i]
-            energy = energy.index_add(0, molecule[there], beads[there])
+            beads = self.allegro(positions, types, edges)  # [i]; 0 for one that is not there
+            energy = energy.index_add(0, molecule.clamp(min=0), beads)
         if self.prior is not None and mode != "ml":
             if bound is None:
                 raise ValueError("the prior needs bound terms")
