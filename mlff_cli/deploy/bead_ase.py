@@ -8,18 +8,58 @@ second order in the time step also for positions in a harmonic well.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, all_changes
 from ase.md.langevin import Langevin
 
 from mlff_cli.core.units import KCAL_MOL
+from mlff_cli.physics.langevin import Potential, forget, warm_up
 from mlff_cli.physics.replicas import Snapshots
 
 PS = 1000.0 * units.fs  # of ASE's time unit
 BEAD = "X"  # chemical symbol: beads are no elements
+
+
+class PotentialCalculator(Calculator):  # type: ignore[misc]
+    """Any bead potential as a calculator of ASE, eV and angstrom; atoms are its beads in order.
+
+    Args:
+        potential: energies (B,) and forces (B, n, 3) of positions (B, n, 3), kcal/mol, angstrom.
+        device: where it computes.
+    """
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, potential: Potential, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self._potential, self._device, self._warm = potential, device, False
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute energy and forces."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        x = torch.from_numpy(self.atoms.get_positions()[None]).to(self._device)
+        if not self._warm:
+            warm_up(self._potential, x)
+            self._warm = True
+        energy, forces = self._potential(x)
+        self.results = {
+            "energy": float(energy[0].detach()) * KCAL_MOL,
+            "forces": forces[0].detach().cpu().double().numpy() * KCAL_MOL,
+        }
+
+    def reset(self) -> None:
+        """Forget results, and what the potential keeps between calls."""
+        super().reset()
+        forget(self._potential)
 
 
 class ASEReplicas:

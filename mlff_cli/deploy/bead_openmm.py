@@ -50,7 +50,7 @@ def _computation(
         x = np.asarray(state.getPositions(asNumpy=True)._value) / NM
         energy, forces = potential(torch.from_numpy(x[None]).to(device))
         newton = forces[0].detach().to("cpu", torch.float64).numpy() * (KJ_PER_KCAL / NM)
-        return float(energy[0]) * KJ_PER_KCAL, newton
+        return float(energy[0].detach()) * KJ_PER_KCAL, newton
 
     return compute
 

@@ -46,7 +46,7 @@ class Potential(Protocol):
 def warm_up(potential: Potential, positions: Tensor) -> None:
     """Compute until the potential does so as it always will, and forget what it kept."""
     for _ in range(WARM_UP):
-        potential(positions)
+        potential(positions.detach())
     forget(potential)
 
 
@@ -135,7 +135,7 @@ class Langevin:
         return drawn.normal_(generator=self._generator).to(self._dtype)
 
     def _compute(self) -> None:
-        energy, forces = self.potential(self.x)
+        energy, forces = self.potential(self.x.detach())  # it may mark its input
         self.energy, self.forces = energy.detach(), forces.detach().to(self._dtype)
 
     def step(self, n: int = 1) -> None:

@@ -46,6 +46,7 @@ class Options:
         dtype: float32 or float64, of a model file's network; an artifact has its own.
         threads: of the model on the CPU, and parts that replicas are computed in; None:
             OMP_NUM_THREADS, or all cores that this process may use. Last bits depend on them.
+        compile: turn a model file's potential of a small molecule into machine code first.
         seed: of everything that is random.
         force: replace an existing output, and an interrupted run that was asked for something else.
         dry_run: say what would be simulated, write nothing.
@@ -66,6 +67,7 @@ class Options:
     device: str = "auto"
     dtype: Literal["float32", "float64"] | None = None
     threads: int | None = None
+    compile: bool = False
     seed: int = 0
     force: bool = False
     dry_run: bool = False

@@ -7,43 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
 from scipy import stats
 
-from mlff_cli.core.units import KCAL_MOL
-from mlff_cli.deploy.bead_ase import ASEReplicas
+from mlff_cli.deploy.bead_ase import ASEReplicas, PotentialCalculator
 from tests.bead_chains import MASSES, N, PriorAlone, assert_goes_on_exactly, stretched
-
-
-class Calculated(Calculator):
-    """A bead potential in eV."""
-
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.potential = PriorAlone()
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        super().calculate(atoms, list(properties), list(system_changes))
-        energy, forces = self.potential(torch.from_numpy(self.atoms.positions[None].copy()))
-        self.results = {
-            "energy": float(energy[0]) * KCAL_MOL,
-            "forces": forces[0].numpy() * KCAL_MOL,
-        }
 
 
 def replicas(
     temperatures: Sequence[float] = (300.0, 330.0), calculator: Any = None, friction: float = 5.0
 ) -> ASEReplicas:
     return ASEReplicas(
-        calculator or Calculated(), MASSES, np.array(temperatures),
+        calculator or PotentialCalculator(PriorAlone()), MASSES, np.array(temperatures),
         friction=friction, timestep=4.0, seed=3,
     )  # fmt: skip
 
@@ -64,12 +38,10 @@ def test_snapshots_are_in_kilocalories_and_temperatures_right() -> None:
 def test_a_free_particle_flies_at_its_speed() -> None:
     """In angstrom/ps: v = sqrt(2 E_kin/m), with 418.4 angstrom^2/ps^2 for 1 kcal/mol/amu."""
 
-    class Free(Calculated):
-        def calculate(self, atoms: Any = None, *_: Any) -> None:
-            self.atoms = atoms.copy()
-            self.results = {"energy": 0.0, "forces": np.zeros((N, 3))}
+    def free(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.new_zeros(len(x)), torch.zeros_like(x)
 
-    run = replicas((300.0,), Free(), friction=1e-9)
+    run = replicas((300.0,), PotentialCalculator(free), friction=1e-9)
     run.start(stretched(1))
     before, kinetic = run.positions(), run.snapshots().kinetic_temperature[0]
     run.step(50)  # 0.2 ps
