@@ -2,10 +2,15 @@
 
     F_i = -kT ln p_i + const, the lowest cell at 0;   F is infinite where no frame is
 
-    sigma(F_i) = kT sqrt((1 - p_i) / (p_i N_eff)),    N_eff = frames / statistical inefficiency
+    sigma(F_i) = kT sigma(p_i) / p_i
 
-The second line is the variance of a share of N_eff independent frames, carried over to its
-logarithm; it means nothing where a cell holds less than a frame of them.
+    sigma(p_i)^2 = var_b(p_ib) / B                    over B blocks of frames that are independent
+    sigma(p_i)^2 = p_i (1 - p_i) / N_eff              where there are too few blocks
+                                                      N_eff = frames / statistical inefficiency
+
+Cells decorrelate at different speeds: barriers are left at once, basins are not. Blocks see each
+cell's own; the second estimate takes the slowest motion for all. Neither means anything where a
+cell holds less than a frame per independent sample.
 """
 
 from __future__ import annotations
@@ -43,6 +48,25 @@ def uncertainty(counts: np.ndarray, kt: float, n_effective: float) -> np.ndarray
     with np.errstate(divide="ignore"):
         sigma: np.ndarray = kt * np.sqrt((1.0 - p) / (p * n_effective))
     return sigma
+
+
+def uncertainty_of_blocks(blocks: np.ndarray, kt: float) -> np.ndarray:
+    """Standard error of F (cells,) from independent blocks; infinite where a cell is empty.
+
+    Args:
+        blocks: (B, cells) frames in every cell; the blocks are equally long.
+        kt: thermal energy.
+
+    Raises:
+        DataError: fewer than two blocks.
+    """
+    if len(blocks) < 2:
+        raise DataError(f"a spread needs two blocks or more, found {len(blocks)}")
+    p = blocks / blocks.sum(axis=1, keepdims=True)  # [b, i]
+    sigma = p.std(axis=0, ddof=1) / np.sqrt(len(p))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: np.ndarray = np.where(sigma > 0, kt * sigma / p.mean(axis=0), np.inf)
+    return found
 
 
 def difference(p: np.ndarray, q: np.ndarray, kt: float) -> tuple[np.ndarray, float]:

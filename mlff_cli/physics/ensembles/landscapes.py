@@ -24,6 +24,7 @@ from mlff_cli.physics.ensembles.divergence import Comparison, compare
 from mlff_cli.physics.ensembles.histograms import Axis, counted, grid_cells
 
 SAMPLES = 5  # independent samples in a block: its ends correlate with its neighbours'
+BLOCKS = 8  # at least, to tell a spread from
 PER_SAMPLE = 50  # frames of a sample, at most: more tell nothing new
 
 
@@ -81,6 +82,7 @@ class Landscape:
         reference: frames in every cell.
         simulation: frames in every cell.
         inefficiency: of the reference and of the simulation, in frames.
+        uncertainties: standard errors of `free_energies`, kcal/mol.
         kt: kcal/mol.
         comparison: of blocks; None where there are too few.
         independent: of single independent frames; None where there are too few.
@@ -92,6 +94,7 @@ class Landscape:
     reference: np.ndarray
     simulation: np.ndarray
     inefficiency: tuple[float, float]
+    uncertainties: tuple[np.ndarray, np.ndarray]
     kt: float
     comparison: Comparison | None
     independent: Comparison | None
@@ -108,14 +111,6 @@ class Landscape:
         return (
             energies.free_energy(self.reference, self.kt),
             energies.free_energy(self.simulation, self.kt),
-        )
-
-    @property
-    def uncertainties(self) -> tuple[np.ndarray, np.ndarray]:
-        """Standard errors of `free_energies`, kcal/mol."""
-        return tuple(  # type: ignore[return-value]
-            energies.uncertainty(counts, self.kt, counts.sum() / g)
-            for counts, g in zip((self.reference, self.simulation), self.inefficiency, strict=True)
         )
 
     @property
@@ -171,12 +166,17 @@ def landscape(
             found.append(None)
             why = error.message
     counts = [counted(c, axes) for c in cells]
+    errors = [
+        _uncertainty(c, e.lengths, x, samples, count, kt)
+        for c, e, x, count in zip(cells, (reference, simulation), g, counts, strict=True)
+    ]
     return Landscape(
         variables=chosen,
         axes=axes,
         reference=counts[0],
         simulation=counts[1],
         inefficiency=(g[0], g[1]),
+        uncertainties=(errors[0], errors[1]),
         kt=kt,
         comparison=found[1],
         independent=found[0],
@@ -187,3 +187,17 @@ def landscape(
 def _fitting(lengths: Sequence[int], g: float) -> int:
     """Samples of a block that most series hold."""
     return int(np.clip(np.median(lengths) / g, 1, SAMPLES))
+
+
+def _uncertainty(
+    cells: np.ndarray, lengths: Sequence[int], g: float, samples: int, counts: np.ndarray, kt: float
+) -> np.ndarray:
+    """Standard errors of the free energies, of the shape of the counts."""
+    size = int(np.ceil(samples * g))
+    ends = np.cumsum(lengths)[:-1]
+    whole = [s[: len(s) // size * size].reshape(-1, size) for s in np.split(cells, ends)]
+    blocks = np.concatenate(whole)
+    if len(blocks) < BLOCKS:
+        return energies.uncertainty(counts, kt, counts.sum() / g)
+    each = np.stack([np.bincount(b, minlength=counts.size) for b in blocks])
+    return energies.uncertainty_of_blocks(each, kt).reshape(counts.shape)

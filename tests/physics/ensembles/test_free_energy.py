@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.physics.ensembles.free_energy import difference, free_energy, uncertainty
+from mlff_cli.physics.ensembles.free_energy import (
+    difference,
+    free_energy,
+    uncertainty,
+    uncertainty_of_blocks,
+)
 from mlff_cli.physics.ensembles.histograms import Axis, circle, counted, grid_cells
 
 KT = 0.6
@@ -29,6 +34,28 @@ def test_the_uncertainty_is_the_scatter_of_repeated_samples() -> None:
     drawn = rng.multinomial(n, p, 4000)
     scatter = (-KT * np.log(drawn / n)).std(axis=0)
     assert np.allclose(uncertainty(p, KT, n), scatter, rtol=0.06)
+
+
+def test_blocks_see_that_cells_decorrelate_at_different_speeds() -> None:
+    """Two basins that are kept for 20 frames, and a barrier that is visited frame by frame."""
+
+    def run(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        basin = np.repeat(rng.choice([0, 2], 200), 20)
+        return np.where(rng.random(len(basin)) < 0.05, 1, basin).reshape(40, 100)
+
+    def counts(blocks: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(b, minlength=3) for b in blocks])
+
+    runs = [counts(run(seed)) for seed in range(60)]
+    shares = np.array([r.sum(axis=0) / r.sum() for r in runs])
+    scatter = (-KT * np.log(shares)).std(axis=0)
+    found = np.mean([uncertainty_of_blocks(r, KT) for r in runs], axis=0)
+    assert np.allclose(found, scatter, rtol=0.25)
+    of_the_slowest = uncertainty(shares.mean(axis=0), KT, 200)
+    assert of_the_slowest[1] > 3 * scatter[1]
+    with pytest.raises(DataError, match="two blocks"):
+        uncertainty_of_blocks(runs[0][:1], KT)
 
 
 def test_differences_do_not_see_the_constant_and_skip_empty_cells() -> None:
