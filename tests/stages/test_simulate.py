@@ -126,7 +126,10 @@ def test_other_programs_open_it(whole: Path, tmp_path: Path) -> None:
         assert file.topology.n_bonds == N - 1
         assert file.facts["mode"] == "full"
         assert file.facts["molecule"] == "chain"
-        assert file.facts["provenance"]["command"].startswith("mlff simulate ")
+        command = file.facts["provenance"]["command"]
+        assert command.startswith("mlff simulate ")
+        assert " --temperature 300,330 " in command
+        assert " --threads " in command
     with h5py.File(whole) as file:
         (tmp_path / "top.pdb").write_text(file.attrs["topology_pdb"])
     assert mdtraj.load(str(tmp_path / "top.pdb")).n_atoms == N
@@ -160,6 +163,24 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert any(line.startswith("continuing: ") for line in ear.said)
     assert path.read_bytes() == whole.read_bytes()
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e9])
+def test_a_killed_run_goes_on_from_what_was_saved(
+    seconds: float, model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved at every look, or never after the start."""
+    path, ear = tmp_path / "a.h5", Ear()
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bead_run, "SAVE_SECONDS", seconds)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, None, path, LADDER, Ear(35, die))
+    run(model, None, path, LADDER, ear)
+    assert any("continuing" in line for line in ear.said) == (seconds < 0)
+    assert path.read_bytes() == whole.read_bytes()
 
 
 def test_another_run_takes_the_place_of_an_interrupted_one_by_force(
