@@ -159,7 +159,7 @@ class LammpsSystem:
         placed[0, rows] = x
         energy, forces = self._potential(torch.from_numpy(placed).to(self._device))
         f[:] = forces[0].detach().to("cpu", torch.float64).numpy()[rows]
-        self._lammps.fix_external_set_energy_global(_FIX, float(energy[0]))
+        self._lammps.fix_external_set_energy_global(_FIX, float(energy[0].detach()))
 
 
 def _callback(

@@ -28,10 +28,10 @@ class Run:
     """
 
     temperature: float = 300.0
-    timestep: float = 4.0
+    timestep: float = 2.0
     friction: float = 1.0
     steps: int = 100_000
-    interval: int = 250
+    interval: int = 500
     seed: int = 1
 
 

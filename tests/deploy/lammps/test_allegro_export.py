@@ -1,4 +1,4 @@
-"""Allegro for LAMMPS: what nequip exported is the model, with the metadata that pair_allegro reads."""
+"""Allegro for LAMMPS: what nequip exported is the model, and says what pair_allegro reads."""
 
 from __future__ import annotations
 
