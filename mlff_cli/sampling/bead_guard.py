@@ -22,6 +22,7 @@ SHRINK = 0.5  # of a bond, and of the shortest distance of other beads
 NEAREST = 2.0  # angstrom: what is further apart never overlaps
 COINCIDENT = 0.2  # angstrom: no frame of a molecule has beads so close
 _SMALL = 64  # beads, from which on a search tree pays
+_AT_ONCE = 1 << 20  # distances held
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,19 @@ class Guard:
     def _nearest(self, x: np.ndarray, reach: float) -> tuple[float, int, int, int]:
         """The shortest distance of beads without a bond, its frame and beads; `reach` at most."""
         best = (reach, -1, -1, -1)
-        small = x.shape[1] <= _SMALL
-        found = self._all_pairs(x) if small else self._near_pairs(x, reach)
-        return min(best, found)
+        n = x.shape[1]
+        if n > _SMALL:
+            return min(best, self._near_pairs(x, reach))
+        step = max(1, _AT_ONCE // (n * n))
+        for first in range(0, len(x), step):
+            best = min(best, self._all_pairs(x[first : first + step], first))
+        return best
 
-    def _all_pairs(self, x: np.ndarray) -> tuple[float, int, int, int]:
-        square = ((x[:, :, None] - x[:, None]) ** 2).sum(-1)  # [B, n, n]
+    def _all_pairs(self, x: np.ndarray, first: int) -> tuple[float, int, int, int]:
+        square = ((x[:, :, None] - x[:, None]) ** 2).sum(-1)  # [b, n, n]
         square[:, self._bonded] = np.inf
         k, i, j = np.unravel_index(int(np.argmin(square)), square.shape)
-        return float(np.sqrt(square[k, i, j])), int(k), int(i), int(j)
+        return float(np.sqrt(square[k, i, j])), int(k) + first, int(i), int(j)
 
     def _near_pairs(self, x: np.ndarray, reach: float) -> tuple[float, int, int, int]:
         best = (np.inf, -1, -1, -1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlff_cli.core.errors import DataError
+from mlff_cli.sampling import bead_guard
 from mlff_cli.sampling.bead_guard import Guard
 
 
@@ -24,7 +25,8 @@ def guard(n: int) -> tuple[Guard, np.ndarray]:
 
 
 @pytest.mark.parametrize("n", [10, 100])  # all pairs, and those of a search tree
-def test_findings_name_replica_and_beads(n: int) -> None:
+def test_findings_name_replica_and_beads(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bead_guard, "_AT_ONCE", 2 * n * n)  # two frames at a time
     watch, x = guard(n)
     three = np.repeat(x, 3, axis=0)
     assert watch.check(three) is None
