@@ -15,6 +15,9 @@ from mlff_cli.core.reporting import NullReporter
 from mlff_cli.data.beads.bead_frames import BeadFrames
 from mlff_cli.data.beads.bead_split import split_frames
 from mlff_cli.data.beads.bead_split_file import held_out_rows
+from mlff_cli.data.beads.cg_npz import CGSet
+from mlff_cli.deploy.bead_artifact import write_bead_artifact
+from mlff_cli.deploy.bead_molecules import molecules_of
 from mlff_cli.physics.internal_coordinates import dihedrals
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior
@@ -178,6 +181,24 @@ def test_frames_that_were_held_out_are_looked_at_alone(folder: Path, tmp_path: P
         run(*arguments, tmp_path / "x.json", replace(options, split=tmp_path / "none.npz"))
 
 
+def test_an_artifact_is_of_one_molecule_and_has_its_models_errors(
+    folder: Path, tmp_path: Path
+) -> None:
+    with CGSet(folder / "CG.npz") as cg:
+        topology = molecules_of(cg)[1]
+    write_bead_artifact([BeadModel(None, Prior(PARAMETRIC))], topology, tmp_path / "m.jpt", {})
+    options = replace(PLAIN, molecule="long")
+    errors = [
+        run(model, [folder / "CG.npz"], tmp_path / f"{k}.json", options).data["results"][0][
+            "errors"
+        ]
+        for k, model in enumerate((tmp_path / "m.jpt", folder / "prior.pt"))
+    ]
+    assert errors[0]["full"]["rmse"] == pytest.approx(errors[1]["full"]["rmse"], rel=1e-6)
+    with pytest.raises(DataError, match="of the molecule 'long' with 9 beads, found 'short'"):
+        run(tmp_path / "m.jpt", [folder / "CG.npz"], tmp_path / "x.json", PLAIN)
+
+
 def test_contradictions_are_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.json"
     arguments = (folder / "springs.pt", [folder / "reference.npz"], out)
@@ -207,9 +228,7 @@ def test_parts_of_a_model_are_told_apart(tmp_path: Path) -> None:
     pytest.importorskip("nequip")
     import torch
 
-    from mlff_cli.data.beads.cg_npz import CGSet
     from mlff_cli.deploy.bead_forces import forces_by_part
-    from mlff_cli.deploy.bead_molecules import molecules_of
     from tests.potentials.bead_model_cases import tiny_model
 
     model = tiny_model(dtype=torch.float32)
