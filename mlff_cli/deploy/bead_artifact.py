@@ -23,7 +23,7 @@ from mlff_cli.potentials.bound_bead_model import BoundBeadModel
 
 __all__ = ["BeadPotential", "bead_potential_of", "load_bead_potential", "write_bead_artifact"]
 
-LONG = ("terms", "start")  # of a molecule: inside the artifact only
+LONG = ("terms", "start")  # of molecule and prior: inside the artifact only
 FORMAT = "mlff-cg-jpt-1"
 INPUTS = {
     "positions": "(B, n, 3) angstrom",
@@ -76,9 +76,13 @@ def write_bead_artifact(
         path,
         described,
         lambda written: verify_bead_artifact(torchscript.load(written), models, topology),
-        shown={"molecule": {k: v for k, v in topology.plain().items() if k not in LONG}},
+        shown={k: _short(described[k]) for k in ("molecule", "prior") if k in described},
         force=force,
     )
+
+
+def _short(value: Any) -> Any:
+    return {k: v for k, v in value.items() if k not in LONG} if isinstance(value, dict) else value
 
 
 def load_bead_potential(path: Path | str, device: str = "cpu", mode: str = "full") -> BeadPotential:

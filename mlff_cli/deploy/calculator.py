@@ -31,6 +31,7 @@ class MLFFCalculator(Calculator):  # type: ignore[misc]
     Raises:
         StorageError: the file is missing.
         DataError: it is no artifact of mlff.
+        UsageError: it is of a coarse-grained model.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "charges", "magmoms"]  # noqa: RUF012
@@ -45,6 +46,12 @@ class MLFFCalculator(Calculator):  # type: ignore[misc]
     ) -> None:
         super().__init__(**kwargs)
         self.metadata = read_metadata(model)
+        if self.metadata.get("family") == "coarse-grained":
+            raise UsageError(
+                "a coarse-grained model computes beads, not atoms",
+                where=str(model),
+                remedy="use mlff_cli.deploy.BeadCalculator",
+            )
         self.device = device
         self._given = {"charge": charge, "mult": mult}
         self._model = torchscript.load(model, device)

@@ -1,19 +1,21 @@
-"""`mlff compile`: one fidelity of a model becomes a verified, self-contained artifact.
+"""`mlff compile`: a model becomes a verified, self-contained artifact.
 
 Everything the model file knows is a default, and an option that contradicts it is an error. The
-artifact is loaded from what was written and compared with the model and with dftd3; only then do
-`<output>_fid<k>.jpt` and, last, `<output>_fid<k>_meta.yaml` appear.
+artifact is loaded from what was written and compared with the model; only then do it and, last, the
+YAML file beside it appear: `<output>_fid<k>.jpt` of one fidelity, compared with dftd3, too;
+`<output>.jpt` of a coarse-grained model or ensemble for one molecule, or a folder for LAMMPS.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mlff_cli.core.artifacts import check_writable, provenance
+from mlff_cli.core.command_line import command_line
 from mlff_cli.core.elements import SYMBOLS
 from mlff_cli.core.errors import UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
@@ -29,10 +31,19 @@ from mlff_cli.deploy.dispersion_choice import (
 )
 from mlff_cli.deploy.potential import DTYPES, fidelity_entry, fidelity_list, potential_of
 from mlff_cli.deploy.verify import VerificationRecord
+from mlff_cli.families.coarse_grained_compilation import PACKAGES, BeadCompilation, BeadRequest
 
-LATER = "comes in a later version"
-FORMATS = {"jpt": None, "pt2": LATER, "eager": LATER, "lammps": LATER}
+MULTIFIDELITY, COARSE_GRAINED = "multifidelity", "coarse-grained"
+FORMATS = {MULTIFIDELITY: ("jpt",), COARSE_GRAINED: ("jpt", "lammps")}  # by family
+LATER = ("pt2", "eager", "lammps")
+REPLACED = {  # what the seed's files were for, and what is for it now
+    "mlir": "use --format lammps: a folder that LAMMPS runs, with Allegro for pair_allegro",
+    "pkl": "use --format jpt: code and weights in one verified file; the trained weights are in "
+    "model.pt",
+}
 SUFFIX = ".jpt"
+BEADS_ONLY = ("molecule", "structure", "device")
+EVERYBODY = ("format", "dtype", "force", "dry_run")
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,12 @@ class Options:
         dispersion_a1: see `dispersion_s6`.
         dispersion_a2: see `dispersion_s6`.
         dispersion_s9: see `dispersion_s6`.
-        format: jpt.
+        format: jpt; of coarse-grained models also lammps.
         dtype: precision of the network, float32 or float64.
+        molecule: which molecule a coarse-grained model is compiled for; None takes the only one.
+        structure: CG NPZ, H5MD or PDB file of beads whose first frame is started from; a CG NPZ
+            may hold a molecule that the model was not trained on.
+        device: that Allegro is compiled for in LAMMPS, cpu or cuda.
         force: replace existing outputs.
         dry_run: check everything, write nothing.
     """
@@ -74,6 +89,9 @@ class Options:
     dispersion_s9: float | None = None
     format: str = "jpt"
     dtype: str = "float32"
+    molecule: str | None = None
+    structure: Path | None = None
+    device: str = "cpu"
     force: bool = False
     dry_run: bool = False
 
@@ -85,7 +103,7 @@ class Options:
 
 
 def run(
-    weights: Path | str = "model.pt",
+    weights: Path | str | Sequence[Path | str] = "model.pt",
     output: Path | str = "compiled_model",
     options: Options = Options(),  # noqa: B008 - frozen
     reporter: Reporter | None = None,
@@ -93,19 +111,65 @@ def run(
     """Compile, verify, keep.
 
     Args:
-        weights: a model file, a checkpoint, or the seed's {"model": state_dict}.
-        output: stem of the outputs, or a name that ends in .jpt, which is taken as it is.
+        weights: a model file, a checkpoint, or the seed's {"model": state_dict}; of a
+            coarse-grained ensemble its members.
+        output: stem of the outputs, or a name that ends in .jpt, which is taken as it is; for
+            LAMMPS a folder.
         options: see `Options`.
         reporter: who listens.
 
     Raises:
         UsageError: an option contradicts the model, comes later, or is missing.
         DataError: a file is damaged or lacks something.
+        MissingDependencyError: a package or compiler that the model needs is absent.
         CheckFailedError: the artifact does not reproduce the model; nothing is kept.
     """
     reporter = reporter or NullReporter()
-    weights, where = Path(weights), str(weights)
-    _check_format(options)
+    paths = tuple(map(Path, (weights,) if isinstance(weights, Path | str) else weights))
+    if not paths:
+        raise UsageError("no model is named", remedy="write for example --weights model.pt")
+    if not Path(output).name:
+        raise UsageError(
+            f"--output is the beginning of a file name, found {str(output)!r}",
+            remedy="write for example --output compiled_model",
+        )
+    family = _family(paths[0])
+    _check_format(options, family)
+    _check_family(options, family, len(paths))
+    if family == COARSE_GRAINED:
+        return _beads(paths, Path(output), options, reporter)
+    return _fidelity(paths[0], Path(output), options, reporter)
+
+
+def _beads(
+    weights: tuple[Path, ...], output: Path, options: Options, reporter: Reporter
+) -> Summary:
+    """A coarse-grained model, or an ensemble."""
+    request = BeadRequest(
+        weights,
+        output,
+        options.format,
+        options.dtype,
+        options.molecule,
+        None if options.structure is None else Path(options.structure),
+        options.device,
+        options.force,
+    )
+    compilation = BeadCompilation(request)
+    for note in compilation.notes:
+        reporter.warning(note)
+    if options.dry_run:
+        line = f"would compile {compilation.plan} to {compilation.target}"
+        return Summary(compilation.told(), lines=[line])
+    reporter.info(f"compiling {compilation.plan}, then verifying what was written")
+    words = ["mlff", "compile", *(w for path in weights for w in ("--weights", path))]
+    command = command_line(words, options, Options())
+    return compilation.carry_out(provenance(command, compilation.inputs, packages=PACKAGES))
+
+
+def _fidelity(weights: Path, output: Path, options: Options, reporter: Reporter) -> Summary:
+    """One fidelity."""
+    where = str(weights)
     file = _read(weights, options, reporter)
     k = _level(file, options, where)
     entry = fidelity_entry(file, k, where)
@@ -114,7 +178,7 @@ def run(
     parameters = choice.parameters if choice else None
     potential = potential_of(file, k, where, dispersion=parameters, dtype=options.dtype)
 
-    path = _artifact_path(Path(output), k)
+    path = _artifact_path(output, k)
     for target in (path, meta_path(path)):
         check_writable(target, force=options.force, inputs=[weights])
     plan = f"fidelity {k} ({level or 'level of theory unknown'}), {_words(choice)}"
@@ -139,16 +203,58 @@ def run(
     return _summary(path, plan, metadata, record)
 
 
-def _check_format(options: Options) -> None:
-    if options.format not in FORMATS or FORMATS[options.format]:
+def _family(weights: Path) -> str:
+    """The family of a model file; weights that do not describe themselves are multi-fidelity."""
+    return str(load_plain(weights).get("family", MULTIFIDELITY))
+
+
+def _check_format(options: Options, family: str) -> None:
+    if options.format in REPLACED:
         raise UsageError(
-            f"--format {options.format} {FORMATS.get(options.format) or 'is unknown'}",
-            remedy="use --format jpt (TorchScript), which runs wherever torch does",
+            f"--format {options.format} belongs to another toolkit and is not written",
+            remedy=REPLACED[options.format],
+        )
+    known = FORMATS.get(family, ("jpt",))
+    if options.format not in known:
+        later = "comes in a later version" if options.format in LATER else "is unknown"
+        raise UsageError(
+            f"--format {options.format} {later} for a model of the family {family!r}",
+            remedy="use --format jpt (TorchScript), which runs wherever torch does"
+            + (", or lammps" if "lammps" in known else ""),
         )
     if options.dtype not in DTYPES:
         raise UsageError(
             f"--dtype must be one of {', '.join(DTYPES)}, found {options.dtype!r}",
             remedy="leave it out for float32",
+        )
+
+
+def _check_family(options: Options, family: str, n_models: int) -> None:
+    """Refuse what belongs to models of another family."""
+    if family not in FORMATS:
+        raise UsageError(
+            f"a model of the family {family!r} is not compiled",
+            remedy="use the model file as it is",
+        )
+    beads = family == COARSE_GRAINED
+    foreign = [
+        f.name
+        for f in fields(options)
+        if f.name not in EVERYBODY
+        and (f.name in BEADS_ONLY) != beads
+        and getattr(options, f.name) != f.default
+    ]
+    if foreign:
+        owner = "multi-fidelity" if beads else "coarse-grained"
+        raise UsageError(
+            f"--{foreign[0].replace('_', '-')} belongs to {owner} models, this one is of the "
+            f"family {family!r}",
+            remedy="leave it out",
+        )
+    if n_models > 1 and not beads:
+        raise UsageError(
+            f"one multi-fidelity model is compiled at a time, found {n_models}",
+            remedy="name one model with --weights; ensembles of coarse-grained models compile",
         )
 
 
@@ -168,12 +274,6 @@ def _read(weights: Path, options: Options, reporter: Reporter) -> ModelFile:
             reporter.detail(note)
         return bare
     file = load_model_file(weights)
-    if file.family != "multifidelity":
-        raise UsageError(
-            f"a model of the family {file.family!r} is not compiled by fidelity",
-            where=str(weights),
-            remedy="pass a multi-fidelity model",
-        )
     check_options(file, given, str(weights))
     if spec is not None:
         check_spec(file, spec, str(options.model), str(weights))
@@ -201,11 +301,6 @@ def _level(file: ModelFile, options: Options, where: str) -> int:
 
 def _artifact_path(output: Path, k: int) -> Path:
     """compiled_model -> compiled_model_fid0.jpt; a name that ends in .jpt stays as it is."""
-    if not output.name:
-        raise UsageError(
-            f"--output is the beginning of a file name, found {str(output)!r}",
-            remedy="write for example --output compiled_model",
-        )
     if output.suffix == SUFFIX:
         return output
     return output.with_name(f"{output.name}_fid{k}{SUFFIX}")

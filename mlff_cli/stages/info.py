@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,11 @@ from mlff_cli.data.model_file import load_model_file
 from mlff_cli.data.trajectories.opening import trajectory_format
 from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
 from mlff_cli.deploy.torchscript import payload_sha256
+from mlff_cli.potentials.bead_topology import BeadTopology
 from mlff_cli.report.evaluation import COARSE, read_evaluation
 
 META_SUFFIX = "_meta.yaml"
+SHOWN = 8  # molecules that are named
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -194,12 +196,9 @@ def _is_prior(path: Path) -> bool:
 
 def _artifact(path: Path) -> Description:
     metadata = read_metadata(path)
-    fidelity, d = metadata["fidelity"], metadata.get("dispersion")
     verification = metadata.get("verification") or {}
     facts = {
-        "fidelity": f"{fidelity['index']} ({fidelity.get('level_of_theory') or 'level unknown'})",
-        "elements": elements(metadata["species"]),
-        "dispersion": f"{d['method']} of {d['functional'] or 'given parameters'}" if d else "none",
+        **(_beads(metadata) if metadata.get("family") == "coarse-grained" else _atoms(metadata)),
         "precision": str(metadata.get("dtype")),
         "verified": "yes" if verification.get("passed") else "no",
         "metadata beside it": str(meta_path(path)) if meta_path(path).is_file() else "missing",
@@ -212,15 +211,51 @@ def _artifact(path: Path) -> Description:
     )
 
 
+def _atoms(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Facts on the artifact of one fidelity."""
+    fidelity, d = metadata["fidelity"], metadata.get("dispersion")
+    return {
+        "fidelity": f"{fidelity['index']} ({fidelity.get('level_of_theory') or 'level unknown'})",
+        "elements": elements(metadata["species"]),
+        "dispersion": f"{d['method']} of {d['functional'] or 'given parameters'}" if d else "none",
+    }
+
+
+def _beads(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Facts on the artifact of a coarse-grained model."""
+    topology, n = BeadTopology.from_plain(metadata["molecule"]), int(metadata["members"])
+    return {
+        "family": "coarse-grained",
+        "molecule": f"{topology.name}, {topology.n_beads} beads of {len(set(topology.types))} "
+        f"types, {len(set(topology.chains.tolist()))} chains",
+        **_energy(metadata.get("allegro"), metadata.get("prior")),
+        "members": str(n),
+    }
+
+
+def _energy(allegro: Mapping[str, Any] | None, prior: Mapping[str, Any] | None) -> dict[str, str]:
+    """What the energy of a coarse-grained model is made of."""
+    size = "none"
+    if allegro is not None:
+        size = (
+            f"cutoff {allegro['cutoff']:g} angstrom, l_max {allegro['l_max']}, "
+            f"{allegro['num_layers']} layers, {allegro['num_scalar_features']} scalar and "
+            f"{allegro['num_tensor_features']} tensor features"
+        )
+    return {"Allegro": size, "prior": ", ".join(prior["terms"]) if prior else "none"}
+
+
 def _model(path: Path) -> Description:
     file = load_model_file(path)
     parameters = sum(tensor.numel() for tensor in file.weights.values())
-    facts = {
-        "family": file.family,
-        "parameters": f"{parameters:,}",
-        "elements": elements(file.species),
-        "format version": str(file.format_version),
-    }
+    facts = {"family": file.family, "parameters": f"{parameters:,}"}
+    if file.family == "coarse-grained":
+        facts |= _energy(file.architecture.get("allegro"), file.architecture.get("prior"))
+        facts["types of beads"] = ", ".join(map(str, file.architecture.get("type_names", [])))
+        facts["molecules"] = _molecules(file.molecules)
+    else:
+        facts["elements"] = elements(file.species)
+    facts["format version"] = str(file.format_version)
     for entry in file.fidelities:
         level = entry.get("level_of_theory") or "level of theory unknown"
         facts[f"fidelity {entry['index']}"] = f"{level}, {entry.get('dataset') or 'data unknown'}"
@@ -229,6 +264,12 @@ def _model(path: Path) -> Description:
         facts["weights of step"] = f"{int(file.training['step']):,}"
     description = json.loads(json.dumps(file.description(), default=str))
     return Description(kind, facts, {"model": description}, file.provenance)
+
+
+def _molecules(molecules: Sequence[Mapping[str, Any]]) -> str:
+    """Names and sizes, the first of many."""
+    named = [f"{m.get('name')} ({len(m.get('types', []))} beads)" for m in molecules]
+    return ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if named[SHOWN:] else "")
 
 
 def _evaluation(path: Path) -> Description:
