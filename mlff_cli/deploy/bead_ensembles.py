@@ -28,6 +28,7 @@ from mlff_cli.data.beads.conformations import (
     conformations_of_trajectory,
 )
 from mlff_cli.data.trajectories.opening import open_trajectory
+from mlff_cli.data.trajectories.topology_file import read_topology
 from mlff_cli.physics.ensembles.backbone import Sites
 from mlff_cli.physics.ensembles.collective_variables import MODES, CollectiveVariables, Variable
 from mlff_cli.physics.ensembles.landscapes import Landscape, Values, landscape
@@ -170,6 +171,36 @@ def sites_of(topology: BeadTopology) -> Sites:
         topology.chains,
         topology.terms.bonds,
     )
+
+
+def native_structure(
+    path: Path | None, topology: BeadTopology, mapping: BeadMolecule | None
+) -> np.ndarray | None:
+    """The native structure (n, 3) in angstrom of a file of beads, or of atoms that are mapped.
+
+    Args:
+        path: PDB or anything that `read_topology` reads; None gives None.
+        topology: of the molecule.
+        mapping: the molecule with its mapping, where it is known.
+
+    Raises:
+        DataError: it has neither the beads nor the atoms, or no positions.
+    """
+    if path is None:
+        return None
+    x = read_topology(path).positions
+    if x is not None and len(x) == topology.n_beads:
+        return x
+    known = mapping is not None and mapping.mapping is not None
+    if x is None or not known or mapping.atom_index.max(initial=-1) >= len(x):  # type: ignore[union-attr]
+        raise DataError(
+            f"the native structure needs {topology.n_beads} beads or the atoms that they are made "
+            f"of, found {0 if x is None else len(x)} positions",
+            where=str(path),
+            remedy="pass a PDB of the topology that was given to `mlff cg-map`",
+        )
+    assert mapping is not None
+    return np.asarray(BeadMap(mapping)(x[None], None)[0])
 
 
 @contextmanager

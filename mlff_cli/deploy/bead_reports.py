@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,3 +209,9 @@ def landscape_arrays(compared: Compared) -> dict[str, np.ndarray]:
         arrays[f"reference_{k}"], arrays[f"simulation_{k}"] = one.reference, one.simulation
         arrays |= {f"edges_{k}_{axis}": a.edges for axis, a in enumerate(one.axes)}
     return arrays
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as NPZ; nothing atomic happens here."""
+    with path.open("wb") as stream:  # a path would be given the suffix .npz once more
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]

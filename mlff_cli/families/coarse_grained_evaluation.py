@@ -8,10 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlff_cli.coarse.forces.force_map import GAS_CONSTANT
-from mlff_cli.coarse.mapping.bead_positions import BeadMap
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import Reporter
@@ -19,9 +16,13 @@ from mlff_cli.data.beads.bead_split_file import held_out_rows
 from mlff_cli.data.beads.cg_beads import BeadMolecule
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.model_file import load_model_file
-from mlff_cli.data.trajectories.topology_file import read_topology
 from mlff_cli.deploy.artifact import read_metadata
-from mlff_cli.deploy.bead_ensembles import Compared, Wanted, compare_ensembles
+from mlff_cli.deploy.bead_ensembles import (
+    Compared,
+    Wanted,
+    compare_ensembles,
+    native_structure,
+)
 from mlff_cli.deploy.bead_force_comparison import ForceComparison, chosen_rows, compare_forces
 from mlff_cli.deploy.bead_forces import Forces, forces_by_part, forces_of_artifact
 from mlff_cli.deploy.bead_models import bead_model_from
@@ -33,6 +34,7 @@ from mlff_cli.deploy.bead_reports import (
     landscape_table,
     modes_of,
     told,
+    write_arrays,
 )
 from mlff_cli.deploy.predictor import ARTIFACT_SUFFIX, resolve_device
 from mlff_cli.families.evaluation import Draw, Evaluated
@@ -171,7 +173,7 @@ class BeadEvaluation:
             tables.append(landscape_table(compared))
             title = f"{wanted.topology.name}, {compared.kelvin:g} K"
             draw: dict[Path, Draw] = {
-                self._landscapes: partial(_write_arrays, arrays=landscape_arrays(compared)),
+                self._landscapes: partial(write_arrays, arrays=landscape_arrays(compared)),
                 self._planes: partial(write_planes, landscapes=compared.planes, title=title),
                 self._profiles: partial(write_profiles, landscapes=compared.profiles, title=title),
             }
@@ -262,7 +264,7 @@ class BeadEvaluation:
             reference=asked.reference or self._data[0],
             topology=topology,
             mapping=mapping,
-            native=_native(asked.native, topology, mapping),
+            native=native_structure(asked.native, topology, mapping),
             kelvin=asked.temperature,
             bins=asked.bins,
             discard=asked.discard,
@@ -309,29 +311,3 @@ def _check_options(data: Sequence[str | Path], asked: Asked) -> None:
 def _has_forces(path: Path) -> bool:
     with CGSet(path) as cg:
         return cg.has_forces
-
-
-def _native(
-    path: Path | None, topology: BeadTopology, mapping: BeadMolecule | None
-) -> np.ndarray | None:
-    """The native structure (n, 3) in angstrom, of beads or of atoms that are mapped."""
-    if path is None:
-        return None
-    x = read_topology(path).positions
-    if x is not None and len(x) == topology.n_beads:
-        return x
-    known = mapping is not None and mapping.mapping is not None
-    if x is None or not known or mapping.atom_index.max(initial=-1) >= len(x):  # type: ignore[union-attr]
-        raise DataError(
-            f"the native structure needs {topology.n_beads} beads or the atoms that they are made "
-            f"of, found {0 if x is None else len(x)} positions",
-            where=str(path),
-            remedy="pass a PDB of the topology that was given to `mlff cg-map`",
-        )
-    assert mapping is not None
-    return np.asarray(BeadMap(mapping)(x[None], None)[0])
-
-
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as stream:  # a path would be given the suffix .npz once more
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]

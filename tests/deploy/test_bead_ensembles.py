@@ -10,8 +10,9 @@ import pytest
 
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter
+from mlff_cli.data.beads.bead_pdb import bead_pdb
 from mlff_cli.data.beads.cg_npz import CGSet
-from mlff_cli.deploy.bead_ensembles import Wanted, compare_ensembles
+from mlff_cli.deploy.bead_ensembles import Wanted, compare_ensembles, native_structure
 from mlff_cli.deploy.bead_molecules import molecules_of
 from tests.coarse.backbones import NAMES, backbone_frames, backbone_molecule
 from tests.deploy.bead_evaluation_cases import backbone_set, cg_set, simulation
@@ -69,6 +70,21 @@ def test_the_native_structure_can_be_chosen(folder: Path) -> None:
     second = compare_ensembles(other, R, NullReporter())
     columns = [next(p for p in c.profiles if p.name == "RMSD") for c in (first, second)]
     assert columns[0].axes != columns[1].axes
+
+
+def test_a_native_structure_is_of_beads_or_of_their_atoms(folder: Path, tmp_path: Path) -> None:
+    topology = wanted(folder, "set.npz").topology
+    x = backbone_frames(1, 2)[0]
+    for n in (1, 2):
+        k, positions = np.arange(10 * n), np.repeat(x, n, axis=0)
+        text = bead_pdb(("CA",) * len(k), ("GLY",) * len(k), k, 0 * k, positions, np.zeros((0, 2)))
+        (tmp_path / f"{n}.pdb").write_text(text)
+    for n in (1, 2):
+        found = native_structure(tmp_path / f"{n}.pdb", topology, MAPPED)
+        assert np.allclose(found, x, atol=2e-3)
+    with pytest.raises(DataError, match="needs 10 beads or the atoms .* found 20 positions"):
+        native_structure(tmp_path / "2.pdb", topology, None)
+    assert native_structure(None, topology, None) is None
 
 
 def test_frames_without_a_time_step_have_no_slow_modes(folder: Path, tmp_path: Path) -> None:
