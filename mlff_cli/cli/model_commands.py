@@ -18,7 +18,8 @@ app = typer.Typer()
 PANEL = "Model"
 SAID = Talk()  # stands for what `talking` hands over
 BARE = "What a model file knows by itself"
-BEADS = "Simulations of beads"
+BEADS = "Sets and simulations of beads"
+OF_BEADS = "Coarse-grained models"
 
 
 @app.command(rich_help_panel=PANEL)
@@ -111,6 +112,13 @@ def evaluate(
     ] = Path("evaluation.json"),
     units: Annotated[str, typer.Option(help="Of energies: kcal/mol or eV.")] = "kcal/mol",
     figures: Annotated[bool, typer.Option(help="Draw figures.")] = True,
+    split: Annotated[
+        Path | None,
+        typer.Option(
+            help="split.npz of the run folder: only frames that were held out.",
+            rich_help_panel=BEADS,
+        ),
+    ] = None,
     simulation: Annotated[
         list[Path] | None,
         typer.Option(
@@ -171,6 +179,7 @@ def evaluate(
             figures=figures,
             force=force,
             dry_run=dry_run,
+            split=split,
             simulation=tuple(simulation or ()),
             reference=reference,
             molecule=molecule,
@@ -189,11 +198,21 @@ def evaluate(
 @app.command("compile", rich_help_panel=PANEL)
 @talking
 def compile_(
-    weights: Annotated[Path, typer.Option(help="Model file, checkpoint, or bare weights.")] = Path(
-        "model.pt"
-    ),
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model file, checkpoint, or bare weights; several are an ensemble of beads.",
+            show_default="model.pt",
+        ),
+    ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Stem: _fid0.jpt and _fid0_meta.yaml follow.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Stem: _fid0.jpt and _fid0_meta.yaml follow; of beads .jpt and _meta.yaml, or the "
+            "folder for LAMMPS.",
+        ),
     ] = Path("compiled_model"),
     fidelity_level: Annotated[
         int | None, typer.Option(help="Which fidelity; needed where there are several.")
@@ -211,8 +230,25 @@ def compile_(
     dispersion_s9: Annotated[
         float | None, typer.Option(help="1 adds the three-body term.", show_default="0")
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="jpt (TorchScript).")] = "jpt",
+    format_: Annotated[
+        str, typer.Option("--format", help="jpt (TorchScript); of beads also lammps, a folder.")
+    ] = "jpt",
     dtype: Annotated[str, typer.Option(help="Of the network: float32 or float64.")] = "float32",
+    molecule: Annotated[
+        str | None,
+        typer.Option(help="Which, where the model knows several.", rich_help_panel=OF_BEADS),
+    ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Set, trajectory or PDB to start from; a set may hold a new molecule.",
+            rich_help_panel=OF_BEADS,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(help="cpu or cuda, of Allegro in LAMMPS.", rich_help_panel=OF_BEADS),
+    ] = "cpu",
     model: Annotated[
         Path | None,
         typer.Option(help="model.yaml of bare weights.", rich_help_panel=BARE),
@@ -236,7 +272,7 @@ def compile_(
     force: opt.Force = False,
     talk: Talk = SAID,
 ) -> None:
-    """Compile one fidelity into a verified, self-contained artifact."""
+    """Compile one fidelity, or beads, into a verified, self-contained artifact."""
     from mlff_cli.stages import compile as stage
 
     def go(reporter: Reporter) -> Summary:
@@ -256,10 +292,13 @@ def compile_(
             dispersion_s9=dispersion_s9,
             format=format_,
             dtype=dtype,
+            molecule=molecule,
+            structure=structure,
+            device=device,
             force=force,
             dry_run=dry_run,
         )
-        return stage.run(weights, output, chosen, reporter)
+        return stage.run(opt.comma_list(weights) or ["model.pt"], output, chosen, reporter)
 
     execute(go, talk)
 

@@ -53,6 +53,10 @@ def simulate(
         str, typer.Option(help="first or random frame of the structure; model: the model's own.")
     ] = "first",
     mode: Annotated[str, typer.Option(help="full; prior alone; ml: without the prior.")] = "full",
+    compile_model: Annotated[
+        bool,
+        typer.Option("--compile", help="A small molecule's model to machine code; needs g++."),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Of the model on the CPU.", show_default="every core"),
@@ -87,6 +91,7 @@ def simulate(
             mode=opt.choice("--mode", mode, ("full", "prior", "ml")),
             device=device,
             dtype=None if dtype is None else opt.choice("--dtype", dtype, ("float32", "float64")),
+            compile=compile_model,
             threads=threads,
             seed=seed,
             force=force,
