@@ -406,7 +406,9 @@ def test_pairs_of_large_sets_are_counted_in_some_frames(
 ) -> None:
     data = write(tmp_path / "a.npz", [free_chains(800, 9), free_chains(400, 7)], T)
     whole = run(data, tmp_path / "whole.yaml", QUICK)
-    monkeypatch.setattr("mlff_cli.coarse.priors.set_distributions.PAIRS", (800 * 36 + 400 * 21) // 4)
+    monkeypatch.setattr(
+        "mlff_cli.coarse.priors.set_distributions.PAIRS", (800 * 36 + 400 * 21) // 4
+    )
     found = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         options = replace(QUICK, seed=seed)
