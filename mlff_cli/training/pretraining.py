@@ -145,7 +145,13 @@ class Minimiser:
         Raises:
             NumericalError: the objective is not finite where it begins.
         """
-        name, unfinished = self._pretraining.name, not self.finished
+        if not self.finished and not self._run(reporter, keep):
+            return False
+        self._pretraining.then()
+        return True
+
+    def _run(self, reporter: Reporter, keep: Callable[[Mapping[str, float] | None], None]) -> bool:
+        name = self._pretraining.name
         try:
             with reporter.progress(self._pretraining.steps, name, "iterations") as bar:
                 bar.skip(self.iteration)
@@ -157,15 +163,12 @@ class Minimiser:
         except Stopped:
             keep(None)
             return False
-        if unfinished:
-            reporter.info(
-                f"{name}: loss {number(self.losses[0], 6)} -> {number(self.losses[-1], 6)} in "
-                f"{counted(self.iteration, 'iteration')} ({self.evaluations} evaluations): "
-                f"{self.ended}"
-            )
-            for row, value in self._pretraining.report():
-                reporter.info(f"{row}: {value}")
-        self._pretraining.then()
+        reporter.info(
+            f"{name}: loss {number(self.losses[0], 6)} -> {number(self.losses[-1], 6)} in "
+            f"{counted(self.iteration, 'iteration')} ({self.evaluations} evaluations): {self.ended}"
+        )
+        for row, value in self._pretraining.report():
+            reporter.info(f"{row}: {value}")
         return True
 
     def start(self) -> None:
