@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.beads.cg_temperatures import rows_of_temperature
-from mlff_cli.data.beads.force_map_report import force_map_report
+from mlff_cli.data.beads.force_map_report import noise_bound
 from mlff_cli.data.temperatures import Temperatures
 from mlff_cli.deploy.bead_errors import BeadErrors, Labels
 from mlff_cli.deploy.bead_forces import Forces
@@ -144,10 +144,7 @@ def compare_forces(
 
 def _floor(cg: CGSet, weights: Mapping[int, int]) -> float | None:
     """RMSE of the noise of the force maps, at most, over molecules by their beads and frames."""
-    bounds: Sequence[float | None] = [
-        ((force_map_report(cg.metadata, k) or {}).get("unlearnable") or {}).get("bound")
-        for k in weights
-    ]
+    bounds = [noise_bound(cg.metadata, k) for k in weights]
     known = [b for b in bounds if b is not None]
     if not known or len(known) < len(bounds):
         return None

@@ -26,7 +26,7 @@ from mlff_cli.families.coarse_grained_model import (
     build_model,
     surroundings,
 )
-from mlff_cli.families.coarse_grained_noise import noise_floor
+from mlff_cli.families.coarse_grained_noise import noise_bounds
 from mlff_cli.families.coarse_grained_prior import BoundMolecules, choose_prior
 from mlff_cli.families.coarse_grained_settings import CoarseGrainedSettings
 from mlff_cli.potentials.bead_model import BeadModel, bead_model_of
@@ -88,7 +88,8 @@ class CoarseGrained:
         energies = training.gamma_U > 0
         new_metrics = functools.partial(ForceMetrics, names, inputs.device, energies=energies)
         loss = ForceMatchingLoss(training.gamma_F, training.gamma_U).to(inputs.device)
-        floor = noise_floor(frames, split.validation)
+        noise = noise_bounds(frames, split.validation)
+        overall = noise.get("F_rmse")
         task = Task(
             model=model,
             epoch_length=feed.epoch_length,
@@ -113,7 +114,7 @@ class CoarseGrained:
                 "training.batch_per_device",
             ),
             pretraining=_pretraining(settings, inputs, frames, split, model, batches.bound),
-            noise_floor={} if floor is None else {"F_rmse": floor},
+            noise_bound=noise,
             samples="frames",
         )
         read: list[Path | str] = [*paths, *filter(None, [settings.model.prior])]
@@ -150,11 +151,13 @@ class CoarseGrained:
                 "inputs": origin["inputs"],
                 "batch": feed.batch_size,
             },
-            description=description_rows(frames, split, feed, model, scale.force, floor),
+            description=description_rows(
+                frames, split, feed, model, scale.force, noise.get("F_rmse")
+            ),
             workers=data.workers,
             warnings=[*frames.notes, *notes],
             save_split=lambda path: split.save(path, frames),
-            inspection=BeadInspection(settings, frames, split, feed, floor),
+            inspection=BeadInspection(settings, frames, split, feed, overall),
         )
 
 

@@ -32,14 +32,14 @@ class BeadInspection:
         frames: of all files.
         split: of them.
         feed: draws the batches.
-        floor: of the force error, kcal/mol/angstrom.
+        noise: in a force component, at most, kcal/mol/angstrom; None where not known.
     """
 
     settings: CoarseGrainedSettings
     frames: BeadFrames
     split: FrameSplit
     feed: BeadFeed
-    floor: float | None
+    noise: float | None
 
     def heavy_steps(self) -> list[int]:
         """Steps of the first epoch whose batches hold most beads."""
@@ -50,7 +50,7 @@ class BeadInspection:
 
     def checks(self) -> list[Check]:
         """All findings."""
-        return [*self._files(), self._split(), self._forces(), self._floor(), *self._packages()]
+        return [*self._files(), self._split(), self._forces(), self._noise(), *self._packages()]
 
     def _packages(self) -> list[Check]:
         if not self.settings.model.use_allegro:
@@ -94,10 +94,10 @@ class BeadInspection:
             return Check("forces", text, "warning", "look the set over with `mlff check`")
         return Check("forces", text)
 
-    def _floor(self) -> Check:
-        if self.floor is None:
-            return Check("noise floor", "not known: too few validation frames to pair")
-        return Check("noise floor", f"at most {self.floor:.3g} kcal/mol/A per component")
+    def _noise(self) -> Check:
+        if self.noise is None:
+            return Check("noise of the forces", "not known: no report of `mlff project-forces`")
+        return Check("noise of the forces", f"at most {self.noise:.3g} kcal/mol/A per component")
 
 
 def diagnose(settings: CoarseGrainedSettings, error: MLFFError) -> list[Check]:

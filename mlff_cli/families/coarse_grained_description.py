@@ -29,7 +29,7 @@ def description_rows(
     feed: BeadFeed,
     model: BeadModel,
     force: float,
-    floor: float | None,
+    noise: float | None,
 ) -> list[tuple[str, str]]:
     """The training in words."""
     sizes: Sequence[int] = [len(m.types) for m in frames.molecules]
@@ -47,8 +47,8 @@ def description_rows(
         ("split by", split.by),
         ("forces to learn", f"{force:.3g} kcal/mol/A per component, what the prior leaves"),
     ]
-    if floor is not None:
-        rows.append(("noise floor", f"at most {floor:.3g} kcal/mol/A per component"))
+    if noise is not None:
+        rows.append(("noise of the forces", f"at most {noise:.3g} kcal/mol/A per component"))
     if model.prior is not None:
         rows.append(("prior", ", ".join(model.prior.file.terms)))
     size = sum(p.numel() for p in model.parameters())

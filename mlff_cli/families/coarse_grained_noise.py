@@ -1,64 +1,48 @@
-"""What no model of the beads can learn: a floor under the force error, from the sets themselves.
+"""Noise in the forces of the sets, at most: what `mlff project-forces` found of their maps.
 
-    floor = sqrt( sum_k n_k s_k^2 / sum_k n_k )      n_k: validated components of molecule k
+    bound = sqrt( sum_k n_k s_k^2 / sum_k n_k )      n_k: validated components of molecule k
 
-s_k^2 is the bound that `mlff project-forces` found for the molecule's map, or one from the nearest
-of its validation frames (`coarse.forces.unlearnable`). It is an upper bound on the noise: a model
-may come to lie a little below it.
+s_k^2 is the upper bound that the report of molecule k's map has (`coarse.forces.unlearnable`). How
+much of an error is noise it does not tell: frames are never alike, and their mean forces differ,
+too.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from mlff_cli.coarse.forces.unlearnable import unlearnable_variance
 from mlff_cli.data.beads.bead_frames import BeadFrames
-from mlff_cli.data.beads.force_map_report import force_map_report
-
-LOOKED_AT = 1000  # frames of a molecule
-FEWEST = 100  # frames that a bound is taken from
-MOST = 64  # molecules that are looked at; of more, the largest shares
+from mlff_cli.data.beads.force_map_report import noise_bound
 
 
-def noise_floor(frames: BeadFrames, validation: np.ndarray) -> float | None:
-    """Upper bound on the root mean square of a force component that no model can explain.
+def noise_bounds(frames: BeadFrames, validation: np.ndarray) -> dict[str, float]:
+    """Upper bounds on the root mean square of what is noise in a force component.
 
     Args:
-        frames: of all files.
-        validation: numbers of the frames whose error it is to stand beside.
+        frames: of all files; a molecule in several has the noise of each file's map.
+        validation: numbers of the frames whose errors they are to stand beside.
 
     Returns:
-        kcal/mol/angstrom; None where nothing is known of most frames.
+        kcal/mol/angstrom by metric: `F_rmse` where all maps' are known, and `NAME/F_rmse` of each
+        molecule whose own are, where there are several.
     """
-    known = weight = 0.0
-    n_beads = frames.n_beads
-    counts = np.bincount(frames.molecule[validation], minlength=len(frames.molecules))
-    for k in np.argsort(-counts, kind="stable")[:MOST].tolist():
-        bound = _reported(frames, k)
-        if bound is None and counts[k] >= FEWEST:
-            bound = _measured(frames, k, validation)
-        if bound is not None:
-            own = float(n_beads[validation][frames.molecule[validation] == k].sum())
-            known, weight = known + own * bound, weight + own
-    if weight < 0.5 * float(n_beads[validation].sum()):
-        return None
-    return float(np.sqrt(known / weight))
-
-
-def _reported(frames: BeadFrames, k: int) -> float | None:
-    """Bound s^2 that the set of molecule k tells."""
-    molecule = frames.molecules[k]
-    report = force_map_report(frames.set_of(molecule.file).metadata, molecule.number) or {}
-    bound = (report.get("unlearnable") or {}).get("bound")
-    return None if bound is None else float(bound)
-
-
-def _measured(frames: BeadFrames, k: int, validation: np.ndarray) -> float:
-    """Bound s^2 from validation frames of molecule k."""
-    own = validation[frames.molecule[validation] == k]
-    chosen = own[:: max(1, len(own) // LOOKED_AT)][:LOOKED_AT]
-    padded = frames.padded(chosen)
-    found = unlearnable_variance(
-        padded.R, padded.F, rows=frames.row[chosen], source=frames.file[chosen]
+    molecule, file = frames.molecule[validation], frames.file[validation]
+    pairs, first, counts = np.unique(
+        np.stack([file, molecule]), axis=1, return_index=True, return_counts=True
     )
-    return found.bound
+    known: dict[int, list[tuple[int, float | None]]] = {}
+    for (f, k), i, count in zip(pairs.T.tolist(), validation[first], counts.tolist(), strict=True):
+        bound = noise_bound(frames.set_of(f).metadata, frames.number_in_file(int(i)))
+        known.setdefault(k, []).append((count * len(frames.molecules[k].types), bound))
+    found = {"F_rmse": _root([one for own in known.values() for one in own])}
+    if len(frames.molecules) > 1:
+        found |= {f"{frames.molecules[k].name}/F_rmse": _root(own) for k, own in known.items()}
+    return {name: bound for name, bound in found.items() if bound is not None}
+
+
+def _root(weighted: list[tuple[int, float | None]]) -> float | None:
+    """The root of the weighted mean; None where a bound is missing."""
+    weights, bounds = zip(*weighted, strict=True)
+    if None in bounds:
+        return None
+    return float(np.sqrt(np.average(bounds, weights=weights)))

@@ -37,7 +37,7 @@ def plot_curves(
     rows: Rows,
     units: Mapping[str, str],
     names: Mapping[str, str] | None = None,
-    floors: Mapping[str, float] | None = None,
+    noise: Mapping[str, float] | None = None,
 ) -> None:
     """Write the figure as PNG; the same rows give the same bytes.
 
@@ -46,9 +46,9 @@ def plot_curves(
         rows: one mapping per logged step, with "step", "epoch" and any of train/*, val/*, lr_*.
         units: unit by name.
         names: of the learning rates `lr_0`, ...: their parameter groups.
-        floors: error that no model can fall below, by the name it bounds, as val/F_rmse.
+        noise: error that noise of the labels makes at most, by name, as val/F_rmse.
     """
-    figure = curves_figure(rows, units, names, floors)
+    figure = curves_figure(rows, units, names, noise)
     with atomic_path(path, force=True) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
@@ -57,7 +57,7 @@ def curves_figure(
     rows: Rows,
     units: Mapping[str, str],
     names: Mapping[str, str] | None = None,
-    floors: Mapping[str, float] | None = None,
+    noise: Mapping[str, float] | None = None,
 ) -> Figure:
     """The figure of `plot_curves`."""
     figure = Figure(figsize=INCHES)
@@ -71,7 +71,7 @@ def curves_figure(
     present = {name for row in rows for name in row}
     shown = [kind for kind in ERRORS if _of_metric(present, kind[0], rows)][:2]
     for axis, (metric, title) in zip((axes[0, 1], axes[1, 0]), shown, strict=False):
-        _errors(axis, rows, metric, title, units, floors or {})
+        _errors(axis, rows, metric, title, units, noise or {})
     free = [axes[0, 1], axes[1, 0]][len(shown) :]
     if free and "pretraining/loss" in present:
         _pretraining(free.pop(0), rows)
@@ -105,7 +105,7 @@ def _errors(
     metric: str,
     title: str,
     units: Mapping[str, str],
-    floors: Mapping[str, float],
+    noise: Mapping[str, float],
 ) -> None:
     """Training and validation errors of every fidelity, or in total where there is one."""
     chosen = _of_metric({name for row in rows for name in row}, metric, rows)
@@ -123,10 +123,10 @@ def _errors(
     pale = [name.replace("val/", "train/", 1) for name in chosen]
     values = _values(rows, (*chosen, *pale))
     for name in chosen:
-        if name in floors:
-            label = f"noise floor: {floors[name]:.3g}"
-            axis.axhline(floors[name], color=INK, linewidth=1.0, linestyle="--", label=label)
-            values.append(floors[name])
+        if name in noise:
+            label = f"noise, at most: {noise[name]:.3g}"
+            axis.axhline(noise[name], color=INK, linewidth=1.0, linestyle="--", label=label)
+            values.append(noise[name])
     _finish(axis, f"{title} ({unit})" if unit else title, values)
 
 

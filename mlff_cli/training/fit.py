@@ -34,7 +34,7 @@ from mlff_cli.training.wording import counted
 
 Rows = Sequence[Mapping[str, Any]]
 Names = Mapping[str, str]
-# draws logged rows into a file, given units, the learning rates' names, and noise floors by name
+# draws logged rows into a file, given units, the learning rates' names, and noise at most by name
 Draw = Callable[[Path, Rows, Names, Names, Mapping[str, float]], None]
 
 
@@ -151,7 +151,7 @@ def _fit(
     # ranks on different file systems would mix the gradients of different steps
     world.agree("the checkpoint to continue from", {"step": first})
     names = group_names(stepper.stages)
-    floor = {f"val/{name}": value for name, value in run.task.noise_floor.items()}
+    noise = {f"val/{name}": value for name, value in run.task.noise_bound.items()}
     columns, units = columns_of(stepper.task, len(names))
     log = None
     told = reporter
@@ -171,7 +171,7 @@ def _fit(
             names=names,
             resume_after=first if resumed else None,
             iteration=_iterations(checkpoint),
-            facts={"noise_floor": floor},
+            facts={"noise_bound": noise},
         )
         told = FileReporter(reporter, folder / "train.log", append=resumed)
         tracked = Tracked(folder, plain, run.task.model, units, resumed, log.rows)
@@ -191,7 +191,7 @@ def _fit(
         if log is None:
             return
         try:
-            draw(folder / "loss_curves.png", log.rows, units, names, floor)
+            draw(folder / "loss_curves.png", log.rows, units, names, noise)
         except Exception as error:  # a figure is no reason to end a run
             told.warning(f"no figure of the losses: {error}")
 

@@ -105,7 +105,7 @@ class Loop:
             self.task.epoch_length,
             samples=self.task.samples,
             stages=[(stage.name, stage.end) for stage in stepper.stages if stage.name],
-            noise_floor=self.task.noise_floor,
+            noise_bound=self.task.noise_bound,
         )
         self.figure = FigureClock(settings.log_frequency.figure_seconds)
         self.window = LossWindow(self.task, self.device)

@@ -140,8 +140,8 @@ class Task:
         name_largest: says which samples of it are the largest.
         batching: how its batches are made.
         pretraining: what comes before the first stage of a new run; None: nothing.
-        noise_floor: error that no model can fall below, by the metric it bounds, as F_rmse, in its
-            unit; shown beside it.
+        noise_bound: error that noise of the labels makes at most, by metric, as F_rmse, in its
+            unit; shown beside it. The noise itself may be less, so that it excuses no error.
         samples: what a batch holds.
     """
 
@@ -161,7 +161,7 @@ class Task:
     name_largest: Callable[[int], str] | None = None
     batching: Batching | None = None
     pretraining: Pretraining | None = None
-    noise_floor: Mapping[str, float] = field(default_factory=dict)
+    noise_bound: Mapping[str, float] = field(default_factory=dict)
     samples: str = "molecules"
 
     @property

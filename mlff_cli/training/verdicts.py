@@ -1,10 +1,13 @@
-"""What an error means: by the size of what is predicted, and by the noise that nobody can predict.
+"""What an error means: by the size of what is predicted, beside the noise that it may hold.
 
-    relative = RMSE / RMS of the reference          floor: RMSE that no model can fall below
-    RMSE^2 = learnable^2 + floor^2                  noise is independent of the positions
+    relative = RMSE / RMS of the reference
+    RMSE^2 = learnable^2 + noise^2        noise is independent of the positions
+    noise <= bound    =>    learnable >= sqrt(RMSE^2 - bound^2)
 
 A coarse-grained force is the mean force plus noise of what was averaged over, often the larger part
-of it. An error at the floor is no failure, however large it is by the reference.
+of it. Only an upper bound on the noise is known: an error above it is not noise alone, of one below
+it nothing follows, since a model that learnt nothing may lie there, too. The verdict is of the
+relative error, with or without a bound.
 """
 
 from __future__ import annotations
@@ -12,97 +15,86 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mlff_cli.core.verdicts import FAIR, GOOD, POOR, force_verdict
 from mlff_cli.training.wording import number, percent
 
 RELATIVE = "_relative"  # end of the metrics' names: RMSE by RMS of the reference
-GOOD, FAIR, POOR = 0.20, 0.30, 0.50
 
 
-def verdict(relative: float) -> str:
-    """A relative error in a word.
-
-    >>> verdict(0.2), verdict(0.25), verdict(0.4), verdict(0.5)
-    ('good', 'fair', 'between fair and poor', 'poor')
-    """
-    if relative <= GOOD:
-        return "good"
-    if relative <= FAIR:
-        return "fair"
-    return "between fair and poor" if relative < POOR else "poor"
-
-
-def floors(metrics: Mapping[str, float], noise_floor: Mapping[str, float]) -> dict[str, float]:
-    """Floors of those metrics that have one: of the errors themselves, and of them by reference.
+def bounds(metrics: Mapping[str, float], noise_bound: Mapping[str, float]) -> dict[str, float]:
+    """Noise at most in those metrics where it is known: in the errors, and in them by reference.
 
     Args:
         metrics: by name, as `F_rmse` and `F_relative`.
-        noise_floor: of errors that end in `_rmse`, in their units.
+        noise_bound: of errors that end in `_rmse`, in their units.
 
-    >>> floors({"F_rmse": 5.0, "F_relative": 0.5, "E_rmse": 1.0}, {"F_rmse": 4.0})
+    >>> bounds({"F_rmse": 5.0, "F_relative": 0.5, "E_rmse": 1.0}, {"F_rmse": 4.0})
     {'F_rmse': 4.0, 'F_relative': 0.4}
     """
-    found = {name: floor for name, floor in noise_floor.items() if name in metrics}
-    for name, floor in tuple(found.items()):
+    found = {name: bound for name, bound in noise_bound.items() if name in metrics}
+    for name, bound in tuple(found.items()):
         relative = name.removesuffix("_rmse") + RELATIVE
         if relative in metrics and metrics[name] > 0.0:
-            found[relative] = metrics[relative] * floor / metrics[name]
+            found[relative] = metrics[relative] * bound / metrics[name]
     return found
 
 
-def in_words(name: str, value: float, floor: float | None = None) -> str:
-    """A metric with what it is compared with: its floor, else a relative error's verdict.
+def in_words(name: str, value: float, bound: float | None = None) -> str:
+    """A metric with what it is compared with: a relative error's verdict, and the noise at most.
 
     >>> in_words("F_rmse", 5.614), in_words("F_rmse", 5.614, 4.9)
-    ('5.61', '5.61 (floor 4.90)')
+    ('5.61', '5.61 (noise at most 4.90)')
     >>> in_words("F_relative", 0.62), in_words("F_relative", 0.62, 0.541)
-    ('62.0 % (poor)', '62.0 % (floor 54.1 %)')
+    ('62.0 % (poor)', '62.0 % (poor; noise at most 54.1 %)')
     """
-    if not name.endswith(RELATIVE):
-        return number(value, 3) + (f" (floor {number(floor, 3)})" if floor is not None else "")
-    meaning = verdict(value) if floor is None else f"floor {percent(floor)}"
-    return f"{percent(value)} ({meaning})"
+    written = percent if name.endswith(RELATIVE) else _plain
+    beside = [force_verdict(value)] if name.endswith(RELATIVE) else []
+    if bound is not None:
+        beside.append(f"noise at most {written(bound)}")
+    return written(value) + (f" ({'; '.join(beside)})" if beside else "")
 
 
 def conclusions(
-    metrics: Mapping[str, float], units: Mapping[str, str], noise_floor: Mapping[str, float]
+    metrics: Mapping[str, float], units: Mapping[str, str], noise_bound: Mapping[str, float]
 ) -> list[tuple[str, str]]:
     """Rows (name, value) about the errors that a run ends with; none where nothing is relative.
 
     Args:
         metrics: by name.
         units: unit by name.
-        noise_floor: see `floors`.
+        noise_bound: see `bounds`.
     """
     rows = []
     for name, value in metrics.items():
         if name.endswith(RELATIVE) and "/" not in name:
             error = name.removesuffix(RELATIVE)
             scale = f"<= {GOOD:.0%} good, <= {FAIR:.0%} fair, >= {POOR:.0%} poor".replace("%", " %")
-            rows.append((f"{error} error by the reference", _judged(value, scale)))
-            rows += _beside_floor(f"{error}_rmse", value, metrics, units, noise_floor)
+            told = f"{percent(value)}: {force_verdict(value)} ({scale})"
+            rows.append((f"{error} error by the reference", told))
+            rows += _beside_noise(f"{error}_rmse", value, metrics, units, noise_bound)
     return rows
 
 
-def _judged(relative: float, scale: str) -> str:
-    return f"{percent(relative)}: {verdict(relative)} ({scale})"
-
-
-def _beside_floor(
+def _beside_noise(
     name: str,
     relative: float,
     metrics: Mapping[str, float],
     units: Mapping[str, str],
-    noise_floor: Mapping[str, float],
+    noise_bound: Mapping[str, float],
 ) -> list[tuple[str, str]]:
-    """What is left of an error when its noise is taken away."""
-    floor, error = noise_floor.get(name), metrics.get(name)
-    if floor is None or error is None:
+    """What is surely left of an error when its noise is taken away."""
+    bound, error = noise_bound.get(name), metrics.get(name)
+    if bound is None or error is None:
         return []
     unit = units.get(name, "")
-    rows = [(f"noise floor of {name}", f"{number(floor, 3)} {unit}".strip())]
-    if error <= floor:
-        return [*rows, ("above the floor", "nothing that could be told from noise")]
-    rest = math.sqrt(error * error - floor * floor)
-    share = relative * rest / error
-    text = f"{number(rest, 3)} {unit}, {percent(share)} of the reference: {verdict(share)}"
-    return [*rows, ("above the floor", text)]
+    rows = [(f"noise in {name}, at most", f"{_plain(bound)} {unit}".strip())]
+    if error <= bound:
+        told = "not known, the error is within the bound on the noise"
+        return [*rows, ("how much is noise", told)]
+    rest = math.sqrt(error * error - bound * bound)
+    told = f"{_plain(rest)} {unit}, {percent(relative * rest / error)} of the reference"
+    return [*rows, ("not noise, at least", told)]
+
+
+def _plain(value: float) -> str:
+    return number(value, 3)

@@ -17,7 +17,7 @@ from typing import Any
 from mlff_cli.core.reporting import Table, duration
 from mlff_cli.training.clocks import DATA, STEPS, Stopwatch
 from mlff_cli.training.settings_logging import LogFrequency
-from mlff_cli.training.verdicts import RELATIVE, conclusions, floors, in_words
+from mlff_cli.training.verdicts import RELATIVE, bounds, conclusions, in_words
 from mlff_cli.training.wording import counted, number, ordinal, percent
 
 
@@ -54,7 +54,7 @@ class Watch:
         epoch_length: steps of an epoch.
         samples: what a batch holds.
         stages: name of each stage and the steps done at its end; none where there is only one.
-        noise_floor: error that no model can fall below, by metric.
+        noise_bound: error that noise of the labels makes at most, by metric.
         clock: tells the time in seconds.
     """
 
@@ -68,7 +68,7 @@ class Watch:
         *,
         samples: str = "molecules",
         stages: Sequence[tuple[str, int]] = (),
-        noise_floor: Mapping[str, float] | None = None,
+        noise_bound: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._every = sorted(frequency.console.items())
@@ -78,7 +78,7 @@ class Watch:
         self._length = epoch_length
         self._samples = samples
         self._stages = list(stages)
-        self._floor = dict(noise_floor or {})
+        self._noise = dict(noise_bound or {})
         self.stopwatch = Stopwatch(clock)
         self._seen = 0
         self._first: Validation | None = None
@@ -165,9 +165,10 @@ class Watch:
         if self._stages:
             ends = (f"{name} to epoch {self._epoch(end)}" for name, end in self._stages)
             lines.append(f"stages: {', '.join(ends)}")
-        for name, floor in self._floor.items():
-            unit = self._units.get(name, "")
-            lines.append(f"noise floor of {name}: {number(floor, 3)} {unit}".rstrip())
+        for name, noise in self._noise.items():
+            if "/" not in name:
+                unit = self._units.get(name, "")
+                lines.append(f"noise in {name}: at most {number(noise, 3)} {unit}".rstrip())
         if self._epochs > 1:
             lines.append(f"a line here for {self._shown()}; train.log has all of them")
         return lines
@@ -223,11 +224,11 @@ class Watch:
     def _errors(self, validation: Validation) -> list[str]:
         """Watched metrics; those of the fidelities together, as `E_rmse fid0 3.2 fid1 4.1 eV`."""
         groups: dict[str, list[str]] = {}
-        floor = floors(validation.metrics, self._floor)
+        noise = bounds(validation.metrics, self._noise)
         for name in self._names:
             if name in validation.metrics:
                 fidelity, _, metric = name.rpartition("/")
-                value = in_words(name, validation.metrics[name], floor.get(name))
+                value = in_words(name, validation.metrics[name], noise.get(name))
                 groups.setdefault(metric, []).append(f"{fidelity} {value}".strip())
         # some fidelities lack a label, and their metric of it a unit
         unit = {n.rpartition("/")[2]: u for n in self._names if (u := self._units.get(n))}
@@ -267,7 +268,7 @@ class Watch:
             share = self.improvement(self._best.loss)
             if share:
                 rows.append(("improvement from the first", percent(share)))
-            rows += conclusions(self._best.metrics, self._units, self._floor)
+            rows += conclusions(self._best.metrics, self._units, self._noise)
         seconds = self.stopwatch.seconds()
         total = sum(seconds.values())
         rows.append(("time of this session", duration(total)))
@@ -286,7 +287,7 @@ class Watch:
             "best_loss": best.loss if best else None,
             "improvement": self.improvement(best.loss) if best else None,
             f"{self._samples}_per_second": self._rate(),
-            **({"noise_floor": self._floor} if self._floor else {}),
+            **({"noise_bound": self._noise} if self._noise else {}),
             "seconds": self.stopwatch.seconds(),
         }
 

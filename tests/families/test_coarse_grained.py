@@ -316,6 +316,27 @@ def test_energies_are_compared_up_to_a_constant_of_each_molecule(
     assert forces > 1.0  # those of the attraction
 
 
+def test_noise_of_the_maps_is_told_as_a_bound_and_only_where_it_says_something(
+    tmp_path: Path, prior: str
+) -> None:
+    """Of all where all are known; a bound that is the forces' mean square is none."""
+
+    def bounds(*told: dict[str, float] | None) -> dict[str, float]:
+        report = {"molecules": [{"unlearnable": one} for one in told]}
+        file = write_chains(tmp_path / "n.npz", [5, 9], 60, metadata={"force_map": report})
+        words = (f"data={file}", prior, "model.use_allegro=false", "training.val_fraction=0.5")
+        return dict(prepared(*words).task.noise_bound)
+
+    found = bounds({"bound": 4.0, "total": 9.0}, {"bound": 16.0, "total": 30.0})
+    assert found["chain_0/F_rmse"] == 2.0
+    assert found["chain_1/F_rmse"] == 4.0
+    assert found["F_rmse"] == pytest.approx(np.sqrt((5 * 4 + 9 * 16) / 14))
+    assert bounds({"bound": 4.0, "total": 9.0}, {"bound": 9.0, "total": 9.0}) == {
+        "chain_0/F_rmse": 2.0
+    }
+    assert bounds({"bound": None}, None) == {}  # type: ignore[dict-item]
+
+
 def test_memory_of_a_step_is_known_before_it(chains: Path, prior: str) -> None:
     task = prepared(f"data={chains}", prior, *TINY, dtype=torch.float32).task
     optimizer = torch.optim.AdamW([p for p in task.model.parameters() if p.requires_grad])

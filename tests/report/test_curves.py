@@ -42,7 +42,7 @@ def legend(axis: Axes) -> list[str]:
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
-def test_a_floor_is_a_line_and_stages_and_pretraining_are_shown() -> None:
+def test_a_bound_on_noise_is_a_line_and_stages_and_pretraining_are_shown() -> None:
     made = rows(fidelities=0)
     before = [
         {"step": 0, "epoch": 0, "stage": "prior", "pretraining/iteration": i, "pretraining/loss": v}
@@ -52,11 +52,11 @@ def test_a_floor_is_a_line_and_stages_and_pretraining_are_shown() -> None:
         row.pop("val/E_rmse")
         row["stage"] = "one" if row["step"] <= 200 else "two"
     losses, forces, pretraining, rates = curves_figure(
-        [*before, *made], {"val/F_rmse": "kcal/mol/A"}, floors={"val/F_rmse": 2.0}
+        [*before, *made], {"val/F_rmse": "kcal/mol/A"}, noise={"val/F_rmse": 2.0}
     ).axes
     (line,) = [line for line in forces.lines if line.get_linestyle() == "--"]
     assert list(line.get_ydata()) == [2.0, 2.0]
-    assert "noise floor: 2" in legend(forces)
+    assert "noise, at most: 2" in legend(forces)
     assert pretraining.get_title("left") == "Loss of the pre-training (prior)"
     assert list(pretraining.lines[0].get_ydata()) == [5.0, 3.0, 2.0]
     for axis in (losses, forces, rates):

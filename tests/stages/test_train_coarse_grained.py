@@ -127,7 +127,7 @@ def test_a_dry_run_looks_at_data_and_writes_nothing(given: tuple[str, ...], tmp_
     summary = run(options)
     assert summary.failure is None
     checks = {c["check"]: c for c in summary.data["checks"]}
-    assert {"split", "forces", "noise floor", "memory", "time"} <= set(checks)
+    assert {"split", "forces", "noise of the forces", "memory", "time"} <= set(checks)
     assert list(tmp_path.iterdir()) == []
     wrong = dataclasses.replace(options, overrides=("data=absent.npz", "model.use_allegro=false"))
     failed = run(wrong)

@@ -153,7 +153,7 @@ def chain_task(world: World | None = None, *, pretrain: bool = True, **limits: A
         name_samples=lambda step: f"frames of step {step}",
         part_of=lambda name: name.partition(".")[0],
         pretraining=pretraining if pretrain else None,
-        noise_floor={"F_rmse": NOISE},
+        noise_bound={"F_rmse": NOISE},
         samples="frames",
     )
 

@@ -166,14 +166,14 @@ def test_rows_and_lines_name_the_stage(whole: tuple[Path, Told]) -> None:
     assert "prior: loss " in text
     assert "\nk: " in text
     assert "stages: AdaBelief to epoch 3, Yogi to epoch 5" in told.lines
-    assert "noise floor of F_rmse: 2.00 kcal/mol/A" in told.lines
+    assert "noise in F_rmse: at most 2.00 kcal/mol/A" in told.lines
     assert "epoch 3/5 AdaBelief: train" in text
     assert "epoch 5/5 Yogi: train" in text
-    assert "(floor 2.00) kcal/mol/A, F_relative " in text
+    assert "(noise at most 2.00) kcal/mol/A, F_relative " in text
     header = (folder / "metrics.csv").read_text().splitlines()[0]
     assert header.startswith("step,epoch,stage,pretraining/iteration,pretraining/loss")
     head = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[:3]]
-    assert {"kind": "noise_floor", "val/F_rmse": 2.0} in head
+    assert {"kind": "noise_bound", "val/F_rmse": 2.0} in head
     assert {"kind": "names", "lr_0": "others, prior", "lr_1": "others"} in head
 
 

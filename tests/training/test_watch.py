@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlff_cli.core.verdicts import force_verdict
 from mlff_cli.training.clocks import (
     DATA,
     FIGURE_SHARE,
@@ -18,7 +19,7 @@ from mlff_cli.training.clocks import (
     Stopwatch,
 )
 from mlff_cli.training.settings_logging import LogFrequency
-from mlff_cli.training.verdicts import conclusions, verdict
+from mlff_cli.training.verdicts import conclusions
 from mlff_cli.training.watch import Watch, error_table
 from mlff_cli.training.wording import number, percent
 
@@ -127,14 +128,14 @@ def test_a_resumed_run_says_what_an_uninterrupted_one_says() -> None:
         assert resumed.summary_data() == whole.summary_data()
 
 
-def test_errors_stand_beside_their_floor_and_without_one_beside_a_verdict() -> None:
+def test_errors_have_their_verdict_whether_or_not_their_noise_is_bounded() -> None:
     errors = {"loss": 1.0, "F_rmse": 5.0, "F_relative": 0.6, "x/F_rmse": 4.0, "x/F_relative": 0.2}
-    for floor, rmse, relative in (
+    for noise, rmse, relative in (
         ({}, "F_rmse 5.00 x 4.00 kcal/mol/A", "F_relative 60.0 % (poor) x 20.0 % (good)"),
         (
-            {"F_rmse": 4.0},
-            "F_rmse 5.00 (floor 4.00) x 4.00 kcal/mol/A",
-            "F_relative 60.0 % (floor 48.0 %) x 20.0 % (good)",
+            {"F_rmse": 4.0, "x/F_rmse": 3.0},
+            "F_rmse 5.00 (noise at most 4.00) x 4.00 (noise at most 3.00) kcal/mol/A",
+            "F_relative 60.0 % (poor; noise at most 48.0 %) x 20.0 % (good; noise at most 15.0 %)",
         ),
     ):
         seen = Watch(
@@ -144,9 +145,11 @@ def test_errors_stand_beside_their_floor_and_without_one_beside_a_verdict() -> N
             4,
             10,
             stages=[("first", 20), ("second", 40)],
-            noise_floor=floor,
+            noise_bound=noise,
             samples="frames",
         )
+        told = [line for line in seen.banner(0, 1, 1) if "noise" in line]
+        assert told == (["noise in F_rmse: at most 4.00 kcal/mol/A"] if noise else [])
         seen.validated(20, 1.0, errors)
         line = seen.line(20, 1e-3)
         assert line is not None
@@ -155,26 +158,26 @@ def test_errors_stand_beside_their_floor_and_without_one_beside_a_verdict() -> N
         assert [seen.stage(s) for s in (1, 20, 21, 40)] == ["first"] * 2 + ["second"] * 2
         rows = dict(seen.summary(20))
         assert rows["F error by the reference"].startswith("60.0 %: poor (<= 20 % good")
-        assert ("above the floor" in rows) is bool(floor)
-        if floor:  # sqrt(5^2 - 4^2) = 3, of a reference of 5 / 0.6
-            assert rows["noise floor of F_rmse"] == "4.00 kcal/mol/A"
-            assert rows["above the floor"] == (
-                "3.00 kcal/mol/A, 36.0 % of the reference: between fair and poor"
-            )
-            assert seen.summary_data()["noise_floor"] == floor
+        assert ("not noise, at least" in rows) is bool(noise)
+        if noise:  # sqrt(5^2 - 4^2) = 3, of a reference of 5 / 0.6; no verdict of a lower bound
+            assert rows["noise in F_rmse, at most"] == "4.00 kcal/mol/A"
+            assert rows["not noise, at least"] == "3.00 kcal/mol/A, 36.0 % of the reference"
+            assert seen.summary_data()["noise_bound"] == noise
         assert "frames_per_second" in seen.summary_data()
 
 
-def test_an_error_at_the_floor_is_no_failure() -> None:
+def test_an_error_within_the_bound_on_noise_is_not_excused() -> None:
     rows = dict(
         conclusions({"F_rmse": 3.9, "F_relative": 0.97}, {"F_rmse": "eV/A"}, {"F_rmse": 4.0})
     )
-    assert rows["above the floor"] == "nothing that could be told from noise"
+    assert rows["F error by the reference"].startswith("97.0 %: poor")
+    assert rows["how much is noise"].startswith("not known")
+    assert "not noise, at least" not in rows
 
 
 @given(st.floats(0.0, 2.0))
 def test_verdicts_are_those_of_the_thresholds(relative: float) -> None:
-    word = verdict(relative)
+    word = force_verdict(relative)
     assert (word == "good") == (relative <= 0.2)
     assert (word == "fair") == (0.2 < relative <= 0.3)
     assert (word == "poor") == (relative >= 0.5)

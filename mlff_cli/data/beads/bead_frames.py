@@ -259,6 +259,12 @@ class BeadFrames:
             self._locals[file] = cg.per_frame("molecule")
         return self._locals[file]
 
+    def number_in_file(self, index: int) -> int:
+        """Number that the molecule of a frame has in the frame's own file."""
+        file = int(self.file[index])
+        with self._lock:
+            return int(self._local(self._sets[file], file)[self.row[index]])
+
     def of_molecule(
         self, k: int, index: np.ndarray, at_once: int = 4096
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -31,6 +31,24 @@ def own_force_map(metadata: Mapping[str, Any], k: int) -> dict[str, Any]:
     return {} if report is None else {"force_map": {**shared, "molecules": [dict(report)]}}
 
 
+def noise_bound(metadata: Mapping[str, Any], k: int) -> float | None:
+    """Upper bound s^2 on the variance of a force component of molecule k that is noise.
+
+    Args:
+        metadata: of the set.
+        k: number of the molecule.
+
+    Returns:
+        (kcal/mol/angstrom)^2; None where nothing is said, and where no frames were near enough to
+        say more than the forces' mean square, which bounds the error of every model.
+    """
+    told = (force_map_report(metadata, k) or {}).get("unlearnable") or {}
+    bound, total = told.get("bound"), told.get("total")
+    if bound is None or (total is not None and bound >= total):
+        return None
+    return float(bound)
+
+
 def _parts(metadata: Mapping[str, Any], k: int) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     """What is said of all molecules, and of this one."""
     whole = metadata.get("force_map")
