@@ -32,10 +32,31 @@ def _without_deprecation() -> Iterator[None]:
         yield
 
 
+class _Sorted(set[str]):
+    """A set that is gone through in one order in every process."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(super().__iter__()))
+
+
+@contextlib.contextmanager
+def _in_order() -> Iterator[None]:
+    """Let TorchScript write the constants of a class in one order.
+
+    It keeps their names in a set, and Python orders sets of texts anew in every process.
+    """
+    compiler: Any = torch.jit._recursive
+    compiler.set = _Sorted
+    try:
+        yield
+    finally:
+        del compiler.set
+
+
 def script(module: nn.Module) -> torch.jit.ScriptModule:
     """Compile a module to TorchScript, in evaluation mode, without gradients of its weights."""
     module = module.eval().requires_grad_(False)
-    with _without_deprecation():
+    with _without_deprecation(), _in_order():
         return torch.jit.script(module)
 
 
