@@ -1,11 +1,13 @@
 """Schema of a coarse-grained training configuration.
 
 The keys of `model`, `training` and `ensemble` are the seed's. What they say about optimizers and
-schedules becomes `stages`; a configuration may give `stages` itself instead.
+schedules becomes `stages`; a configuration may give `stages` itself instead. A key that would have
+no effect is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -20,11 +22,9 @@ from pydantic import (
 )
 
 from mlff_cli.data.settings import Files
+from mlff_cli.families.coarse_grained_stages import KEYS, StageMaker, given
 from mlff_cli.training.settings import TrainerSection, TrainingSettings
 from mlff_cli.training.settings_base import Section
-from mlff_cli.training.settings_optimizer import OptimizerSection
-from mlff_cli.training.settings_schedules import SchedulerSection
-from mlff_cli.training.settings_stages import StageSection
 
 TermName = Literal["bond", "angle", "dihedral", "repulsion", "excluded_volume"]
 # sections that say nothing here, and what does
@@ -33,7 +33,6 @@ INSTEAD = {
     "metrics": "errors are in kcal/mol/A",
     "transfer": "a coarse-grained model starts from its seed",
 }
-PRIOR_PART = r"^prior\."  # parameters of the prior in a model
 
 
 class BeadDataSection(Section):
@@ -105,7 +104,19 @@ class BeadModelSection(Section):
     def _check(self) -> Self:
         if not (self.use_allegro or self.use_priors):
             raise ValueError("use_allegro and use_priors are both off: nothing is left")
+        if not self.use_priors:
+            self._refuse(("prior", "prior_form", "prior_weights", "excluded_volume"), "use_priors")
+        elif self.prior is not None and self.prior_form != "parametric":
+            raise ValueError("prior_form is of a prior that is fitted, prior names a file")
+        if not self.use_allegro:
+            self._refuse(tuple(self.allegro_changes()), "use_allegro")
         return self
+
+    def _refuse(self, names: Sequence[str], switch: str) -> None:
+        """Fields that say nothing while a part of the model is off."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with {switch}=false; leave one of them out")
 
     @property
     def trains_prior(self) -> bool:
@@ -195,8 +206,23 @@ class CoarseGrainedSettings(TrainingSettings):
             return {**values, "data": {"files": values["data"]}}
         return values
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _complete_stages(self) -> Self:
+        """Refuse keys that contradict each other or say nothing, and make the stages."""
+        self._refuse_contradictions()
+        maker, listed = self._maker(), bool(self.stages)
+        self.stages = maker.completed(self.stages) if listed else maker.usual()
+        self._refuse_unused(maker.used, listed)
+        super()._complete_stages()
+        if self.ensemble.save_all_models:
+            self.save_all_models = True
+        return self
+
+    def _maker(self) -> StageMaker:
+        rests = self.model.use_priors and not self.model.trains_prior
+        own = given(self, "scheduler")
+        return StageMaker(self.training, self.optimizer, self.scheduler, own, rests)
+
+    def _refuse_contradictions(self) -> None:
         training, model = self.training, self.model
         if not (training.gamma_F or training.gamma_U):
             raise ValueError("training.gamma_F and training.gamma_U are both 0: nothing to learn")
@@ -205,53 +231,35 @@ class CoarseGrainedSettings(TrainingSettings):
         for name, instead in INSTEAD.items():
             if getattr(self, name) != type(getattr(self, name))():
                 raise ValueError(f"{name} is for other families; {instead}")
-        usual = OptimizerSection()
-        if not self.stages and (
-            self.optimizer.class_ != usual.class_ or self.optimizer.kwargs.lr != usual.kwargs.lr
-        ):
-            raise ValueError(
-                "optimizer: class and learning rate are those of the stages AdaBelief and Yogi "
-                "(training.lr_adabelief, training.lr_yogi); to take another, give stages"
-            )
-        if self.ensemble.save_all_models:
-            self.save_all_models = True
-        return self
 
-    @model_validator(mode="after")
-    def _own_stages(self) -> Self:
-        """The seed's two stages, where the configuration gives no others."""
-        if not self.stages:
-            self.stages = self._usual_stages()
-            epochs = sum(stage.epochs for stage in self.stages)
-            self.trainer = self.trainer.model_copy(update={"epochs": epochs})
-        return self
-
-    def _usual_stages(self) -> tuple[StageSection, ...]:
-        t = self.training
-        first = ("AdaBelief", t.epochs_adabelief, t.lr_adabelief)
-        second = ("Yogi", t.epochs_yogi, t.lr_yogi)
-        found = tuple(self._stage(*one) for one in (first, second) if one[1])
-        if not found:
-            raise ValueError("training.epochs_adabelief and training.epochs_yogi are both 0")
-        return found
-
-    def _stage(self, optimizer: str, epochs: int, lr: float) -> StageSection:
-        rests = [PRIOR_PART] if self.model.use_priors and not self.model.trains_prior else []
-        kwargs = self.optimizer.kwargs.model_copy(
-            update={"lr": lr, "weight_decay": self.training.weight_decay}
-        )
-        own = self.optimizer.model_copy(
-            update={
-                "class_": optimizer,
-                "kwargs": kwargs,
-                "force_no_train": [*rests, *self.optimizer.force_no_train],
-            }
-        )
-        schedule = self.scheduler
-        if schedule == SchedulerSection():
-            rise = f"{100 * self.training.warmup_fraction:g}%"
-            schedule = SchedulerSection(warmup_steps=rise)
-        return StageSection(name=optimizer, epochs=epochs, optimizer=own, scheduler=schedule)
+    def _refuse_unused(self, used: set[str], listed: bool) -> None:
+        """Keys about stages that no stage looked at."""
+        if not listed:
+            kwargs = self.optimizer.kwargs
+            if given(self.optimizer, "class_") or given(kwargs, "lr"):
+                raise ValueError(
+                    "optimizer: class and learning rate are those of the stages AdaBelief and Yogi "
+                    "(training.lr_adabelief, training.lr_yogi); to take another, give stages"
+                )
+            if given(kwargs, "weight_decay"):
+                raise ValueError(
+                    "optimizer.kwargs.weight_decay is that of the stages AdaBelief and Yogi; set "
+                    "training.weight_decay"
+                )
+            if given(self.training, "warmup_fraction") and "warmup_fraction" not in used:
+                raise ValueError(
+                    "training.warmup_fraction has no effect: the run's `scheduler` counts; leave "
+                    "one of them out"
+                )
+            return
+        for name in KEYS:
+            if given(self.training, name) and name not in used:
+                raise ValueError(
+                    f"training.{name} has no effect: `stages` say it themselves; leave it out"
+                )
+        for name in ("optimizer", "scheduler"):
+            if given(self, name) and name not in used:
+                raise ValueError(f"{name} has no effect: every stage has its own; leave it out")
 
     @property
     def members(self) -> int:
@@ -260,17 +268,34 @@ class CoarseGrainedSettings(TrainingSettings):
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Stages that follow from `training` are left out: what is read again may change that."""
+        """Only what says something: what is read again is the same, and can be changed."""
         values: dict[str, Any] = handler(self)
-        if self.stages == self._usual_or_none():
-            values.pop("stages", None)
-        for name in (*INSTEAD, "optimizer", "scheduler"):
+        values.get("trainer", {}).pop("epochs", None)  # those of the stages
+        for name in INSTEAD:
             if getattr(self, name) == type(self).model_fields[name].default:
-                values.pop(name, None)  # they say nothing here, or what the stages say better
+                values.pop(name, None)
+        if self._usual():
+            values.pop("stages", None)
+            _without(values.get("optimizer", {}), ("class", "class_"))
+            _without(values.get("optimizer", {}).get("kwargs", {}), ("lr", "weight_decay"))
+            if given(self, "scheduler"):
+                _without(values.get("training", {}), ("warmup_fraction",))
+        else:  # which have everything
+            _without(values, ("optimizer", "scheduler"))
+            _without(values.get("training", {}), KEYS)
+        for name in ("optimizer", "scheduler"):
+            if not given(self, name):
+                values.pop(name, None)
         return values
 
-    def _usual_or_none(self) -> tuple[StageSection, ...] | None:
+    def _usual(self) -> bool:
+        """Whether the stages are those that `training` makes."""
         try:
-            return self._usual_stages()
+            return self.stages == self._maker().usual()
         except ValueError:
-            return None
+            return False
+
+
+def _without(values: dict[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        values.pop(name, None)

@@ -13,6 +13,7 @@ from mlff_cli.core.config import MISSING, load_config, merge, parse_override, re
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.families.base import Family
 from mlff_cli.families.coarse_grained import CoarseGrained
+from mlff_cli.families.coarse_grained_stages import KEYS
 from mlff_cli.families.multifidelity import MultiFidelity
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (MultiFidelity(), CoarseGrained())}
@@ -52,6 +53,8 @@ def configure(
         preset = {"default": "cg", "small": "cg_small"}[preset]
     layers: list[dict[Any, Any]] = [{"run_name": run_name, "project_name": "mlff"}]
     layers += [_preset(name) for name in PRESETS[preset]]
+    if given.get("stages"):
+        layers = [_without_stages(layer) for layer in layers]
     overrides = [_named_files(override) for override in overrides]
     merged: dict[Any, Any] = {}
     for layer in (*layers, given):
@@ -96,6 +99,16 @@ def _is_coarse_grained(given: Mapping[Any, Any]) -> bool:
         ):
             return "fidelity_datasets" not in (given.get("data") or {})
     return False
+
+
+def _without_stages(preset: dict[Any, Any]) -> dict[Any, Any]:
+    """A preset without what it says of its own stages, where the user lists others."""
+    unsaid = {"trainer": ("epochs",), "training": KEYS}
+    left = dict(preset)
+    for name, keys in unsaid.items():
+        if name in left:
+            left[name] = {k: v for k, v in left[name].items() if k not in keys}
+    return left
 
 
 def _named_files(override: str) -> str:

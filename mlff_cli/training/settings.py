@@ -120,7 +120,7 @@ class TrainingSettings(Section):
         return self._complete_stages()
 
     def _complete_stages(self) -> Self:
-        """Give stages what they leave out, and the run their epochs; families may call it again."""
+        """Give stages what they leave out, and the run their epochs; families may do more."""
         if not self.stages:
             return self
         names = [stage.name for stage in self.stages]
@@ -134,6 +134,11 @@ class TrainingSettings(Section):
             for stage in self.stages
         )
         epochs = sum(stage.epochs for stage in self.stages)
+        if "epochs" in self.trainer.model_fields_set and self.trainer.epochs != epochs:
+            raise ValueError(
+                f"trainer.epochs is {self.trainer.epochs}, the epochs of the stages are {epochs} "
+                "together; leave trainer.epochs out, and give every stage its own"
+            )
         self.trainer = self.trainer.model_copy(update={"epochs": epochs})
         return self
 

@@ -122,12 +122,51 @@ def test_a_key_of_one_family_does_not_hijack_a_configuration_of_the_other() -> N
 
 
 def test_the_resolved_configuration_reproduces_itself() -> None:
-    overrides = ("data=CG.npz", "training.epochs_yogi=4", "model.train_prior=true")
-    for more in ((), ("stages=[{name: one, epochs: 3}]",)):
-        settings = configure("cg", (), (*overrides, *more), "m")[1]
-        plain = settings.model_dump(mode="json", by_alias=True)
-        assert ("stages" in plain) == bool(more)
-        assert CoarseGrainedSettings.model_validate(plain) == settings
+    two = ("training.epochs_yogi=4", "training.warmup_fraction=0.1")
+    for preset in ("cg", "cg_small"):
+        for more in (
+            (),
+            two,
+            (*two[:1], "scheduler.warmup_steps=7", "optimizer.kwargs.betas=[0.8, 0.9]"),
+            ("stages=[{name: one, epochs: 3}]",),
+            ("stages=[{name: one, epochs: 3}]", "model.train_prior=true", "optimizer.class=SGD"),
+        ):
+            settings = configure(preset, (), ("data=CG.npz", *more), "m")[1]
+            plain = settings.model_dump(mode="json", by_alias=True)
+            assert ("stages" in plain) == ("stages" in str(more))
+            again = CoarseGrainedSettings.model_validate(plain)
+            assert again.stages == settings.stages
+            assert again.trainer == settings.trainer
+            assert again.model_dump(mode="json", by_alias=True) == plain
+
+
+def test_stages_of_a_list_are_the_family_s_where_they_say_nothing() -> None:
+    listed = "stages=[{name: a, epochs: 3}, {name: b, epochs: 1, optimizer: {class: Yogi}}]"
+    usual = configure("cg", (), ("data=CG.npz", "training.epochs_yogi=1"), "m")[1].stages
+    settings = configure("cg_small", (), ("data=CG.npz", listed), "m")[1]
+    assert [s.optimizer for s in settings.stages] == [s.optimizer for s in usual]
+    assert [s.scheduler for s in settings.stages] == [s.scheduler for s in usual]
+    assert settings.trainer.epochs == 4
+    for one in settings.stages:
+        assert one.optimizer.force_no_train == [r"^prior\."]
+    own = "optimizer={class: SGD, kwargs: {momentum: 0.9}}"
+    given = (
+        listed,
+        own,
+        "training.lr_adabelief=0.1",
+        "training.weight_decay=0.2",
+        "scheduler=null",
+    )
+    first, second = configure("cg", (), ("data=CG.npz", *given), "m")[1].stages
+    assert (first.optimizer.class_, first.optimizer.kwargs.momentum) == ("SGD", 0.9)
+    assert (first.optimizer.kwargs.lr, first.optimizer.kwargs.weight_decay) == (0.1, 0.2)
+    assert (second.optimizer.class_, second.optimizer.kwargs.lr) == ("Yogi", 3e-4)
+    assert first.scheduler is second.scheduler is None
+    trained = configure("cg", (), ("data=CG.npz", listed, "model.train_prior=true"), "m")[1]
+    assert all(s.optimizer.force_no_train == [] for s in trained.stages)
+    frozen = "stages=[{name: a, epochs: 1, optimizer: {force_no_train: [x]}}]"
+    (one,) = configure("cg", (), ("data=CG.npz", frozen), "m")[1].stages
+    assert one.optimizer.force_no_train == [r"^prior\.", "x"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +177,13 @@ def test_the_resolved_configuration_reproduces_itself() -> None:
         ("model={use_allegro: false, use_priors: false}", "nothing is left"),
         ("model={use_priors: false, train_prior: true}", "no prior to train"),
         ("optimizer.class=torch.optim.SGD", "to take another, give stages"),
+        ("optimizer.kwargs.lr=0.1", "to take another, give stages"),
+        ("optimizer.kwargs.weight_decay=0.01", r"set training\.weight_decay"),
+        ("trainer.epochs=7", r"trainer\.epochs is 7, the epochs of the stages are 100"),
+        ("model={use_priors: false, prior: p.yaml}", "prior has no effect with use_priors=false"),
+        ("model={use_priors: false, prior_weights: {bond: 2}}", "prior_weights has no effect"),
+        ("model={use_allegro: false, l_max: 3}", "l_max has no effect with use_allegro=false"),
+        ("model={prior: p.yaml, prior_form: spline}", "prior_form is of a prior that is fitted"),
         ("loss.kwargs.components={forces: {weight: 1}}", r"set training\.gamma_F"),
         ("model.prior_weights={bonds: 1.0}", "prior_weights"),
     ],
@@ -145,6 +191,30 @@ def test_the_resolved_configuration_reproduces_itself() -> None:
 def test_contradictions_are_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         configure("cg", (), ("data=CG.npz", override), "m")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs_adabelief=50", "epochs_adabelief has no effect"),
+        ("training.lr_yogi=0.1", "lr_yogi has no effect"),
+        ("training.warmup_fraction=0.1", "warmup_fraction has no effect"),
+        ("training.weight_decay=0.1", "weight_decay has no effect"),
+        ("trainer.epochs=7", r"trainer\.epochs is 7, the epochs of the stages are 3"),
+        ("optimizer.kwargs.betas=[0.8, 0.9]", "optimizer has no effect"),
+        ("scheduler.warmup_steps=7", "scheduler has no effect"),
+    ],
+)
+def test_keys_that_no_stage_reads_are_refused(override: str, message: str) -> None:
+    kwargs = "{lr: 0.1, weight_decay: 0.0}"
+    stages = f"stages=[{{name: a, epochs: 3, optimizer: {{kwargs: {kwargs}}}, scheduler: null}}]"
+    configure("cg_small", (), ("data=CG.npz", stages, "trainer.epochs=3"), "m")
+    with pytest.raises(ConfigError, match=message):
+        configure("cg_small", (), ("data=CG.npz", stages, override), "m")
+    if override.startswith("scheduler"):
+        words = ("data=CG.npz", override, "training.warmup_fraction=0.1")
+        with pytest.raises(ConfigError, match="the run's `scheduler` counts"):
+            configure("cg", (), words, "m")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from mlff_cli.core.errors import ConfigError, InterruptedRunError
 from mlff_cli.core.reporting import NullProgress, NullReporter
 from mlff_cli.data.model_file import load_model_file
+from mlff_cli.families.configure import configure
 from mlff_cli.training.distributed import World, join
 from mlff_cli.training.fit import build_stepper
 from mlff_cli.training.run_log import read_rows
@@ -32,7 +33,7 @@ def test_a_stage_takes_what_it_leaves_out_from_the_run() -> None:
     made = settings(
         optimizer={"kwargs": {"lr": 1e-3}},
         scheduler={"class": "StepLR", "kwargs": {"step_size": 2}},
-        trainer={"epochs": 77, "accumulate": 3},
+        trainer={"accumulate": 3},
         stages=[
             {"name": "one", "epochs": 2, "scheduler": None},
             {"name": "two", "epochs": 3, "optimizer": {"class": "Yogi"}},
@@ -69,6 +70,15 @@ def test_a_run_without_stages_is_a_single_one_without_a_name() -> None:
 def test_stages_that_make_no_sense_are_refused(stages: list[Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         settings(stages=stages)
+
+
+def test_epochs_unlike_those_of_the_stages_are_refused() -> None:
+    two = [{"name": "a", "epochs": 2}, {"name": "b", "epochs": 3}]
+    assert settings(stages=two, trainer={"epochs": 5}).trainer.epochs == 5
+    with pytest.raises(ValidationError, match=r"trainer\.epochs is 7, .* stages are 5 together"):
+        settings(stages=two, trainer={"epochs": 7})
+    listed = ("stages=[{name: a, epochs: 2}]",)
+    assert configure("small", (), listed, "m")[1].trainer.epochs == 2  # in place of the preset's
 
 
 # -- steps ----------------------------------------------------------------------------------------
