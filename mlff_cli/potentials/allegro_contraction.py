@@ -67,7 +67,11 @@ def grid(centres: Tensor, n: int) -> tuple[Tensor, int]:
 
     Returns:
         (E,) int64 places, row times m plus column, and the width m: the most edges of a centre.
+        Of centres without data (meta tensors, of which memory is estimated) the width that they
+        have when every centre has as many edges as another.
     """
+    if centres.is_meta:
+        return torch.empty_like(centres), -(-centres.shape[0] // max(n, 1))
     count = torch.bincount(centres, minlength=n)
     m = int(count.max()) if n > 0 else 0
     first = count.cumsum(0) - count

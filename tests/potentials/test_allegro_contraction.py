@@ -20,3 +20,12 @@ def test_every_edge_has_a_place_of_its_own_in_the_row_of_its_centre(case):
 def test_no_beads_have_no_grid():
     place, m = grid(torch.zeros(0, dtype=torch.int64), 0)
     assert (len(place), m) == (0, 0)
+
+
+def test_centres_without_data_have_a_grid_of_even_rows():
+    """Memory is estimated on meta tensors, which no operation can count."""
+    centres = torch.arange(4).repeat_interleave(3)
+    place, m = grid(centres.to("meta"), 4)
+    assert (place.shape, place.device.type) == ((12,), "meta")
+    assert m == grid(centres, 4)[1] == 3
+    assert grid(centres[:11].to("meta"), 4)[1] == 3
