@@ -107,6 +107,7 @@ def compare_forces(
         DataError: the model does not know a type, or the set is damaged.
         NumericalError: a predicted force is not finite.
     """
+    cg.verify()
     rows, found, topologies, notes = chosen_rows(cg, kelvin, molecule, only)
     labels = {k: Labels(t.types, t.residue_names, t.bead_names) for k, t in topologies.items()}
     of = cg.per_frame("molecule")[rows]

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from mlff_cli.core.errors import InterruptedRunError
+from mlff_cli.core.errors import DataError, InterruptedRunError
 from mlff_cli.data.beads.prior_file import write_prior
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.stages.train import Options, run
@@ -108,6 +109,27 @@ def test_two_processes_train_as_one(given: tuple[str, ...], tmp_path: Path) -> N
 @pytest.mark.slow
 def test_two_processes_train_allegro_as_one(given: tuple[str, ...], tmp_path: Path) -> None:
     compare(given, tmp_path, (*TINY, "training.epochs_adabelief=2"), 1e-6)
+
+
+@pytest.mark.parametrize("fault", ["huge", "flipped"])
+def test_a_damaged_set_is_refused_before_training(tmp_path: Path, fault: str) -> None:
+    """An implausible force names its frame and bead; a flipped bit its array."""
+    path = write_chains(tmp_path / "CG.npz", [5], 500)
+    arrays = dict(np.load(path))
+    if fault == "huge":
+        arrays["F"][3, 1, 0] = 1e30
+        np.savez(path, **arrays)
+        told = r"frame 3, bead 1 has \[ ?1\.[0-9]*e\+30"
+    else:
+        raw = bytearray(path.read_bytes())
+        raw[raw.index(arrays["F"].tobytes()) + 15000] ^= 1
+        path.write_bytes(raw)
+        told = "CRC-32"
+    words = (f"data={path}", "model.use_allegro=false", "training.epochs_adabelief=1")
+    with pytest.raises(DataError, match=told) as caught:
+        run(Options(tmp_path / "m.pt", overrides=words))
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "m.pt").exists()
 
 
 def test_an_ensemble_of_the_configuration_is_trained(

@@ -73,7 +73,7 @@ class BeadFrames:
         notes: what a user must be told.
 
     Raises:
-        DataError: a file is damaged or has no forces, or a value is not finite.
+        DataError: a file is damaged or has no forces, or a value is none that a molecule has.
         ConfigError: several temperatures and none chosen, or one that no frame has.
     """
 
@@ -128,6 +128,7 @@ class BeadFrames:
         for path in self.paths:
             tell(f"reading {path}")
             cg = self._sets[len(rows)]
+            cg.verify()
             self.notes += cg.notes
             _check_forces(cg)
             chosen, own = self._rows(cg, temperature)

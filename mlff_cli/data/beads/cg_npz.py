@@ -30,6 +30,7 @@ import numpy as np
 
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.beads.cg_beads import BeadMolecule, CGBlock, CGFrames
+from mlff_cli.data.beads.plausible import check_values
 from mlff_cli.data.lazy_sequence import LazySequence
 from mlff_cli.data.npz_members import NpzReader
 
@@ -287,7 +288,8 @@ class CGSet:
         come in few large blocks, others in as many as there are changes.
 
         Raises:
-            DataError: a value of a real bead is not finite; names frame and bead.
+            DataError: a value of a real bead is one that no molecule has, or its species is not
+                its molecule's; names frame and bead.
         """
         rows = np.arange(self.n_frames) if rows is None else rows
         values = {name: self.per_frame(name) for name in PER_FRAME}
@@ -306,21 +308,34 @@ class CGSet:
                 k = int(values["molecule"][piece[run[0]]])
                 columns = self.layouts[k].columns
                 parts = {
-                    name: self._finite(name, array[run][:, columns], piece[run])
+                    name: array[run][:, columns]
                     for name, array in (("R", frames.R), ("F", frames.F))
                     if array is not None
                 }
+                for name, array in parts.items():
+                    check_values(name, array, piece[run], str(self.path))
+                self._check_species(frames.species[run][:, columns], k, piece[run])
                 told = {n: values[n][piece[run]] for n in ("source", "frame", "temperature")}
                 yield CGBlock(k, R=parts["R"], F=parts.get("F"), rows=piece[run], **told)
 
-    def _finite(self, name: str, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        if not np.isfinite(array).all():
-            t, bead = np.argwhere(~np.isfinite(array).all(-1))[0]
+    def _check_species(self, species: np.ndarray, k: int, rows: np.ndarray) -> None:
+        """A file that says of a bead two things is damaged, or was put together wrongly."""
+        odd = np.argwhere(species != self.layouts[k].species)
+        if len(odd):
+            t, bead = odd[0]
             raise self._wrong(
-                f"{name} must be finite, frame {rows[t]}, bead {bead} has {array[t, bead]}",
+                f"species of frame {rows[t]}, bead {bead} is {species[t, bead]}, its molecule's "
+                f"table has {self.layouts[k].species[bead]}",
                 "leave that frame out, or make the set again",
             )
-        return array
+
+    def verify(self) -> None:
+        """Compare all arrays with their checksums: one pass over the file.
+
+        Raises:
+            DataError: one is damaged.
+        """
+        self._file.verify()
 
     def _pieces(self, rows: np.ndarray, bytes_per_bead: int) -> Iterator[np.ndarray]:
         step = max(1, CHUNK_BYTES // (bytes_per_bead * self.n_beads))

@@ -264,6 +264,45 @@ def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
             list(cg.blocks())
 
 
+@pytest.mark.parametrize("name", ["R", "F"])
+def test_a_value_that_no_molecule_has_is_named(tmp_path: Path, name: str) -> None:
+    values = np.zeros((2, 3, 3), "f4")
+    values[1, 2, 0] = -1e30
+    path = damaged(tmp_path / "a.npz", **{"F": np.zeros((2, 3, 3), "f4"), name: values})
+    with CGSet(path) as cg, pytest.raises(DataError, match=r"frame 1, bead 2 has .*e\+30") as told:
+        list(cg.blocks())
+    assert str(path) in str(told.value)
+
+
+def test_frames_that_contradict_their_molecule_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.npz")
+    arrays = dict(np.load(path))
+    arrays["species"][3, 1] = 99
+    np.savez(path, **arrays)
+    with (
+        CGSet(path) as cg,
+        pytest.raises(DataError, match="species of frame 3, bead 1 is 99, its molecule's table"),
+    ):
+        list(cg.blocks())
+
+
+@pytest.mark.parametrize("name", ["R", "F"])
+def test_a_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
+    """Reading by rows does not see it; `verify` does."""
+    path = written(tmp_path / "a.npz", blocks=[block(0, 4, 1000)])  # more than a buffer of zipfile
+    with CGSet(path) as cg:
+        cg.verify()
+        values = cg.frames(slice(None))
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(getattr(values, name).tobytes()) + 24000] ^= 1
+    path.write_bytes(raw)
+    with CGSet(path) as cg:
+        list(cg.blocks())
+        with pytest.raises(DataError, match=f"CRC-32 for file '{name}") as told:
+            cg.verify()
+    assert str(path) in str(told.value)
+
+
 BAD_BLOCKS = {
     "finite": dataclasses.replace(block(0, 4, 3), R=np.full((3, 4, 3), np.inf)),
     "must have shape": block(0, 3, 3),
