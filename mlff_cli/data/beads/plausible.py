@@ -32,7 +32,7 @@ def check_values(name: str, values: np.ndarray, rows: np.ndarray, where: str) ->
     finite = np.isfinite(values)
     wrong = ~finite if not finite.all() else np.abs(values) > largest
     t, bead = np.argwhere(wrong.any(-1))[0]
-    rule = "finite" if not finite.all() else f"below {largest:g} {UNITS[name]}"
+    rule = "finite" if not finite.all() else f"at most {largest:g} {UNITS[name]} in size"
     raise DataError(
         f"{name} must be {rule}, frame {rows[t]}, bead {bead} has {values[t, bead]}",
         where=where,
