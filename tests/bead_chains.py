@@ -113,10 +113,13 @@ def write_model(
     *,
     prior: PriorFile = PARAMETRIC,
     allegro: bool = False,
+    energy_scale: float = 5.0,
     family: str = "coarse-grained",
 ) -> Path:
     """A model file of the prior, or of a tiny Allegro on top of it."""
-    model = tiny_model(dtype=torch.float32) if allegro else BeadModel(None, Prior(prior))
+    model = BeadModel(None, Prior(prior))
+    if allegro:
+        model = tiny_model(dtype=torch.float32, energy_scale=energy_scale)
     ModelFile(
         weights=dict(model.state_dict()),
         architecture=model.architecture(),

@@ -36,7 +36,9 @@ def simulate(
         typer.Option(help="K; several, as 300,330,365, exchange.", show_default="300"),
     ] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Copies at every temperature.")] = 1,
-    time: Annotated[float, typer.Option(help="Of each replica, ps.")] = 100.0,
+    time: Annotated[
+        float | None, typer.Option(help="Of each replica, ps.", show_default="100")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of each replica, instead of --time.")
     ] = None,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 
 from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.data.beads.prior_file import PriorFile, prior_from_plain
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.potentials.bead_model import BeadModel, bead_model_of
 from mlff_cli.potentials.bead_topology import BeadTopology, find_molecule
+from mlff_cli.potentials.prior import Prior
 
 FAMILY = "coarse-grained"
 
@@ -52,6 +54,29 @@ def molecule_of(file: ModelFile, name: str | None, where: str) -> BeadTopology:
     """A molecule that the model was trained on; without a name the only one.
 
     Raises:
-        DataError: none has the name, or there are several and no name is given.
+        UsageError: none has the name, or there are several and no name is given.
+        DataError: the file has no molecule.
     """
     return find_molecule([BeadTopology.from_plain(m) for m in file.molecules], name, where)
+
+
+def trained_prior(file: ModelFile, where: str) -> PriorFile | None:
+    """The prior of a model file with the values it was trained to; the architecture has the first.
+
+    Raises:
+        DataError: the weights are not those of the prior, or values that its forms cannot have.
+    """
+    plain = file.architecture.get("prior")
+    if plain is None:
+        return None
+    prior, own = Prior(prior_from_plain(plain, where)), "prior."
+    weights = {n.removeprefix(own): w for n, w in file.weights.items() if n.startswith(own)}
+    try:
+        prior.load_state_dict(weights)
+        return prior.updated()
+    except (RuntimeError, ValueError) as error:
+        raise DataError(
+            f"the trained prior makes no sense: {str(error).strip().splitlines()[0]}",
+            where=where,
+            remedy="make the file again, with a smaller learning rate or without `train_prior`",
+        ) from error

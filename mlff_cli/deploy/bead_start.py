@@ -53,7 +53,8 @@ class Known:
         """The molecule of a name; without one, the only one.
 
         Raises:
-            DataError: none has the name, or there are several and no name is given.
+            UsageError: none has the name, or there are several and no name is given.
+            DataError: the model has no molecule.
         """
         wanted = [p for p in self.plain if name is None or p["name"] == name] or self.plain
         return find_molecule([BeadTopology.from_plain(p) for p in wanted], name, self.where)
@@ -62,7 +63,8 @@ class Known:
         """The molecule of a name; without one, the only one of so many beads.
 
         Raises:
-            DataError: there is none.
+            UsageError: see `find`.
+            DataError: there is none of so many beads.
         """
         if name is not None:
             found = self.find(name)
@@ -107,7 +109,7 @@ def find_start(
         seed: of "random".
 
     Raises:
-        UsageError: the structure is none of these.
+        UsageError: the structure is none of these, or `molecule` is needed or unknown.
         DataError: no molecule fits, or there is no frame.
     """
     if structure is None or start == "model":

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlff_cli.core.errors import DataError
+from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.physics.terms import Terms
 
 _ROWS = ("bonds", "angles", "dihedrals", "pairs")
@@ -109,21 +109,24 @@ def find_molecule(molecules: Sequence[BeadTopology], name: str | None, where: st
     """The molecule of a name; without one, the only one there is.
 
     Raises:
-        DataError: none has the name, or there are several and no name is given.
+        UsageError: none has the name, or there are several and no name is given.
+        DataError: there are none at all.
     """
     names = [molecule.name for molecule in molecules]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    if not names:
+        raise DataError("there is no molecule", where=where, remedy="make the file again")
     if name is None:
         if len(molecules) == 1:
             return molecules[0]
-        raise DataError(
-            f"there are {len(molecules)} molecules: {shown or 'none'}",
+        raise UsageError(
+            f"there are {len(molecules)} molecules: {shown}",
             where=where,
             remedy="choose one with --molecule NAME",
         )
     if name not in names:
-        raise DataError(
-            f"no molecule is called {name!r}; there are {shown or 'none'}",
+        raise UsageError(
+            f"no molecule is called {name!r}; there are {shown}",
             where=where,
             remedy="choose one of them with --molecule",
         )

@@ -17,6 +17,7 @@ ENGINES = {"torch": "torch", "openmm": "openmm", "ase": "ase", "lammps": "lammps
 STARTS = ("first", "random", "model")
 MODES = ("full", "prior", "ml")
 TIMESTEP = 2.0  # fs
+TIME = 100.0  # ps
 SUFFIXES = (".h5", ".hdf5", ".h5md")
 HOTTEST = 5000.0  # K
 MOST_REPLICAS = 100_000
@@ -31,7 +32,7 @@ class Options:
         temperatures: in K; several are replica exchange.
         replicas: copies at every temperature, each with its own random numbers; exchange is among
             the temperatures of one copy.
-        time: simulated, ps.
+        time: simulated, ps; None: `TIME`, or what `steps` says.
         steps: the same in steps, instead of `time`; an interval longer than that is cut to it.
         timestep: fs; None: `TIMESTEP`.
         friction: 1/ps.
@@ -55,7 +56,7 @@ class Options:
     engine: Literal["openmm", "torch", "ase", "lammps"] = "torch"
     temperatures: tuple[float, ...] = (300.0,)
     replicas: int = 1
-    time: float = 100.0
+    time: float | None = None
     steps: int | None = None
     timestep: float | None = None
     friction: float = 1.0
@@ -148,6 +149,8 @@ def make_plan(model: Path, structure: Path | None, output: Path, options: Option
         )
     timestep = TIMESTEP if options.timestep is None else options.timestep
     schedule = _schedule(options, timestep, exchange=len(temperatures) > 1)
+    if options.time == TIME:  # the same run as without it
+        options = dataclasses.replace(options, time=None)
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"trajectories are written as H5MD, found the suffix {output.suffix!r}",
@@ -183,11 +186,16 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 def _schedule(options: Options, timestep: float, *, exchange: bool) -> Schedule:
     if options.steps is None:
         return make_schedule(
-            time=options.time,
+            time=TIME if options.time is None else options.time,
             equilibration=0.0,
             interval=options.interval,
             exchange=options.exchange_interval if exchange else None,
             timestep=timestep,
+        )
+    if options.time is not None:
+        raise UsageError(
+            f"--time and --steps say the same, found {options.time:g} ps and {options.steps} steps",
+            remedy="leave one of them out",
         )
     if options.steps < 1:
         raise UsageError(f"--steps must be at least 1, found {options.steps}")

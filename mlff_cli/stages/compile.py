@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mlff_cli.core.artifacts import check_writable, provenance
+from mlff_cli.core.artifacts import check_writable, provenance, sha256
 from mlff_cli.core.command_line import command_line
 from mlff_cli.core.elements import SYMBOLS
 from mlff_cli.core.errors import UsageError
@@ -133,9 +133,10 @@ def run(
             f"--output is the beginning of a file name, found {str(output)!r}",
             remedy="write for example --output compiled_model",
         )
+    _check_named(options)
     family = _family(paths[0])
     _check_format(options, family)
-    _check_family(options, family, len(paths))
+    _check_family(options, family, paths)
     if family == COARSE_GRAINED:
         return _beads(paths, Path(output), options, reporter)
     return _fidelity(paths[0], Path(output), options, reporter)
@@ -208,19 +209,19 @@ def _family(weights: Path) -> str:
     return str(load_plain(weights).get("family", MULTIFIDELITY))
 
 
-def _check_format(options: Options, family: str) -> None:
+def _check_named(options: Options) -> None:
+    """Refuse what no model has, before any file is read."""
     if options.format in REPLACED:
         raise UsageError(
             f"--format {options.format} belongs to another toolkit and is not written",
             remedy=REPLACED[options.format],
         )
-    known = FORMATS.get(family, ("jpt",))
-    if options.format not in known:
+    if not any(options.format in known for known in FORMATS.values()):
         later = "comes in a later version" if options.format in LATER else "is unknown"
         raise UsageError(
-            f"--format {options.format} {later} for a model of the family {family!r}",
-            remedy="use --format jpt (TorchScript), which runs wherever torch does"
-            + (", or lammps" if "lammps" in known else ""),
+            f"--format {options.format} {later}",
+            remedy="use --format jpt (TorchScript), which runs wherever torch does; lammps is for "
+            "coarse-grained models",
         )
     if options.dtype not in DTYPES:
         raise UsageError(
@@ -229,7 +230,17 @@ def _check_format(options: Options, family: str) -> None:
         )
 
 
-def _check_family(options: Options, family: str, n_models: int) -> None:
+def _check_format(options: Options, family: str) -> None:
+    """Refuse a format that models of the family do not have."""
+    if options.format not in FORMATS.get(family, ("jpt",)):
+        raise UsageError(
+            f"--format {options.format} comes in a later version for a model of the family "
+            f"{family!r}",
+            remedy="use --format jpt (TorchScript), which runs wherever torch does",
+        )
+
+
+def _check_family(options: Options, family: str, weights: tuple[Path, ...]) -> None:
     """Refuse what belongs to models of another family."""
     if family not in FORMATS:
         raise UsageError(
@@ -251,11 +262,20 @@ def _check_family(options: Options, family: str, n_models: int) -> None:
             f"family {family!r}",
             remedy="leave it out",
         )
-    if n_models > 1 and not beads:
+    if len(weights) > 1 and not beads:
         raise UsageError(
-            f"one multi-fidelity model is compiled at a time, found {n_models}",
+            f"one multi-fidelity model is compiled at a time, found {len(weights)}",
             remedy="name one model with --weights; ensembles of coarse-grained models compile",
         )
+    seen: dict[str, Path] = {}
+    for path in weights if len(weights) > 1 else ():
+        first = seen.setdefault(sha256(path), path)
+        if first is not path:
+            raise UsageError(
+                f"members of an ensemble differ, found the bytes of {first} again",
+                where=str(path),
+                remedy="name every model once: a repeated one says nothing of the uncertainty",
+            )
 
 
 def _read(weights: Path, options: Options, reporter: Reporter) -> ModelFile:

@@ -18,6 +18,7 @@ from mlff_cli.core.artifacts import sha256, storage_error
 from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
 from mlff_cli.data.beads.prior_file import FORMAT as PRIOR_FORMAT
+from mlff_cli.data.beads.prior_file import prior_to_plain
 from mlff_cli.data.descriptions import (
     Description,
     describe_grouped,
@@ -30,6 +31,7 @@ from mlff_cli.data.descriptions import (
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.data.trajectories.opening import trajectory_format
 from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
+from mlff_cli.deploy.bead_models import trained_prior
 from mlff_cli.deploy.torchscript import payload_sha256
 from mlff_cli.potentials.bead_topology import BeadTopology
 from mlff_cli.report.evaluation import COARSE, read_evaluation
@@ -263,6 +265,8 @@ def _model(path: Path) -> Description:
     if "step" in file.training:
         facts["weights of step"] = f"{int(file.training['step']):,}"
     description = json.loads(json.dumps(file.description(), default=str))
+    if file.family == "coarse-grained" and (prior := trained_prior(file, str(path))) is not None:
+        description["architecture"]["prior"] = prior_to_plain(prior)  # not those it began with
     return Description(kind, facts, {"model": description}, file.provenance)
 
 

@@ -24,9 +24,9 @@ def test_without_a_structure_the_models_own_frame_is_taken() -> None:
     np.testing.assert_array_equal(found.topology.masses, MASSES)
     named = find_start(known(4, 5), None, "chain_1", "first", 1, 0)
     assert named.topology.n_beads == 5
-    with pytest.raises(DataError, match=r"there are 2 molecules: chain_0, chain_1"):
+    with pytest.raises(UsageError, match=r"there are 2 molecules: chain_0, chain_1"):
         find_start(known(4, 5), None, None, "first", 1, 0)
-    with pytest.raises(DataError, match="no molecule is called 'x'"):
+    with pytest.raises(UsageError, match="no molecule is called 'x'"):
         find_start(known(4, 5), None, "x", "first", 1, 0)
 
 

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.data.beads.prior_file import prior_to_plain
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import read_metadata
 from mlff_cli.deploy.bead_artifact import bead_potential_of, load_bead_potential
@@ -119,9 +120,9 @@ def test_contradictions_are_refused(world, tmp_path, weights, options, message):
 
 
 def test_molecules_that_are_not_there(world, tmp_path):
-    with pytest.raises(DataError, match="there are 2 molecules: five, seven"):
+    with pytest.raises(UsageError, match="there are 2 molecules: five, seven"):
         run(world / "prior.pt", tmp_path / "m")
-    with pytest.raises(DataError, match="no molecule is called 'six'"):
+    with pytest.raises(UsageError, match="no molecule is called 'six'"):
         run(world / "prior.pt", tmp_path / "m", Options(molecule="six"))
     odd = replace(FIVE, types=("XYZ", *FIVE.types[1:]))
     path = tmp_path / "odd.pt"
@@ -129,6 +130,33 @@ def test_molecules_that_are_not_there(world, tmp_path):
     with pytest.raises(DataError, match="does not know the type 'XYZ'"):
         run(path, tmp_path / "m")
     assert [p.name for p in tmp_path.iterdir()] == ["odd.pt"]
+
+
+@pytest.mark.parametrize("format", ["mlir", "pkl", "pt2", "nonsense"])
+def test_a_format_that_nobody_has_is_refused_before_a_file_is_read(tmp_path, format):
+    with pytest.raises(UsageError, match=f"--format {format}"):
+        run(tmp_path / "absent.pt", tmp_path / "m", Options(format=format))
+
+
+def test_a_member_counts_once(world, tmp_path):
+    copy = tmp_path / "copy.pt"
+    copy.write_bytes((world / "prior.pt").read_bytes())
+    for twin in (world / "prior.pt", copy):
+        with pytest.raises(UsageError, match="members of an ensemble differ"):
+            run([world / "prior.pt", twin], tmp_path / "m", Options(molecule="five"))
+    assert list(tmp_path.iterdir()) == [copy]
+
+
+def test_info_shows_the_prior_as_it_was_trained(tmp_path):
+    prior = Prior(PRIORS["parametric"])
+    first = prior_to_plain(prior.file)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.mul_(1.25)
+    model_file(BeadModel(None, prior), [FIVE]).save(tmp_path / "trained.pt")
+    shown = info.run(tmp_path / "trained.pt").data["model"]["architecture"]["prior"]
+    assert shown == prior_to_plain(prior.updated())
+    assert shown != first
 
 
 def test_info_of_a_model_file(world):

@@ -83,7 +83,7 @@ def test_one_molecule_can_be_chosen(folder: Path, tmp_path: Path) -> None:
     data = run(folder / "prior.pt", [folder / "CG.npz"], tmp_path / "e.json", options).data
     assert [m["name"] for m in data["results"][0]["molecules"]] == ["long"]
     assert data["results"][0]["errors"]["full"]["n"] == 3 * 30 * 9
-    with pytest.raises(DataError, match="no molecule is called 'longer'"):
+    with pytest.raises(UsageError, match="no molecule is called 'longer'"):
         run(folder / "prior.pt", [folder / "CG.npz"], tmp_path / "x.json",
             replace(PLAIN, molecule="longer"))  # fmt: skip
 

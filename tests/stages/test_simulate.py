@@ -22,10 +22,14 @@ from mlff_cli.core.errors import (
     UsageError,
 )
 from mlff_cli.core.reporting import NullProgress, NullReporter
+from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.beads.prior_file import Entry, PriorFile, Term
 from mlff_cli.data.beads.prior_forms import Harmonic
+from mlff_cli.data.model_file import load_model_file
 from mlff_cli.data.trajectories.h5md import H5MDTrajectory
 from mlff_cli.deploy.bead_artifact import write_bead_artifact
+from mlff_cli.deploy.bead_models import bead_model_from
+from mlff_cli.potentials.bead_edges import edges_of
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior
 from mlff_cli.sampling import bead_run
@@ -243,31 +247,52 @@ def test_every_engine_writes_the_models_forces(engine: Any, model: Path, tmp_pat
 
 def test_replicas_start_from_frames_of_a_set(model: Path, tmp_path: Path) -> None:
     data = write_set(tmp_path / "cg.npz", (4, N))
-    options = dataclasses.replace(SHORT, steps=1, start="random", molecule="chain_1")
+    options = dataclasses.replace(SHORT, steps=1, timestep=0.5, start="random", molecule="chain_1")
     ear = Ear()
     run(model, data, tmp_path / "a.h5", options, ear)
     assert "chain: 6 beads, 3 replicas at 300 K" in ear.said[0]
-    x = values(tmp_path / "a.h5", "particles/all/position/value")
+    x = values(tmp_path / "a.h5", "particles/all/position/value") * 10.0  # nm
     centre = np.average(x, axis=1, weights=MASSES)
-    np.testing.assert_allclose(centre, 0.0, atol=0.01)  # whatever was drawn
-    with pytest.raises(DataError, match="choose one with --molecule"):
+    np.testing.assert_allclose(centre, 0.0, atol=0.1)  # whatever was drawn
+    with CGSet(data) as cg:
+        frames = np.concatenate([block.R for block in cg.blocks() if block.molecule == 1])
+    shapes = [np.linalg.norm(y[:, :, None] - y[:, None], axis=-1) for y in (x, frames)]
+    apart = np.abs(shapes[0][:, None] - shapes[1]).max((2, 3))  # [replica, frame] angstrom
+    assert (apart.min(1) < 0.01).all()
+    assert (np.sort(apart, axis=1)[:, 1] > 0.05).all()
+    assert len(set(apart.argmin(1))) == 3
+    with pytest.raises(UsageError, match="choose one with --molecule"):
         run(model, data, tmp_path / "b.h5", SHORT)
 
 
 def test_modes_of_a_learnt_model(tmp_path: Path) -> None:
-    """Full is the sum of the prior and what was learnt, in both parts of the frame."""
-    model = write_model(tmp_path / "model.pt", allegro=True)
-    found = {}
+    """Full is the sum of the prior and what was learnt, in energies and forces of the frame."""
+    path = write_model(tmp_path / "model.pt", allegro=True, energy_scale=50.0)
+    model, top = bead_model_from(load_model_file(path)), topology()
+    assert model.prior is not None
+    bound = model.prior.bind(top.terms, list(top.types))
+    types = torch.tensor([model.type_names.index(name) for name in top.types])
+    alone = torch.zeros(N, dtype=torch.int64)
+    parts = {}
     for mode in ("full", "prior", "ml"):
         options = dataclasses.replace(SHORT, steps=1, replicas=1, mode=mode)
-        run(model, None, tmp_path / f"{mode}.h5", options)
+        run(path, None, tmp_path / f"{mode}.h5", options)
         with H5MDTrajectory(tmp_path / f"{mode}.h5") as file:
-            found[mode] = file.read(np.arange(1), forces=True)
+            found = file.read(np.arange(1), forces=True)
             assert file.facts["mode"] == mode
-    for mode in ("prior", "ml"):  # one step apart from the same start
-        np.testing.assert_allclose(found[mode].positions, found["full"].positions, atol=2e-2)
-    energy = sum(float(found[mode].energy[0]) for mode in ("prior", "ml"))
-    assert energy == pytest.approx(float(found["full"].energy[0]), abs=2.0)
+        x = torch.from_numpy(found.positions[0])
+        edges = edges_of(x, alone, model.cutoff)
+        for part in ("full", "prior", "ml") if mode == "full" else (mode,):
+            energy, forces = model.energy_and_forces(x, types, bound, edges, alone, 1, part)
+            parts[part] = energy.numpy(), forces.numpy()
+        energy, forces = parts[mode]
+        np.testing.assert_allclose(found.energy, energy, rtol=1e-4, atol=2e-3)
+        np.testing.assert_allclose(np.asarray(found.forces)[0], forces, rtol=1e-4, atol=1e-2)
+        if mode == "full":
+            for k in (0, 1):
+                total = parts["prior"][k] + parts["ml"][k]
+                np.testing.assert_allclose(parts["full"][k], total, rtol=1e-4, atol=1e-3)
+            assert min(np.abs(parts[part][1]).max() for part in ("prior", "ml")) > 1.0
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +313,7 @@ def test_an_artifact_moves_beads_as_its_model_file_does(
         atol=1e-6,
     )
     data = write_set(tmp_path / "cg.npz", (4, N))  # which of them is what the artifact is of
-    with pytest.raises(DataError, match="no molecule is called 'chain'"):
+    with pytest.raises(UsageError, match="no molecule is called 'chain'"):
         run(artifact, data, tmp_path / "b.h5", SHORT)
     named = dataclasses.replace(SHORT, molecule="chain_1", start="random", dry_run=True)
     assert run(artifact, data, tmp_path / "b.h5", named).data["molecule"] == "chain"
@@ -347,6 +372,7 @@ def test_an_existing_output_is_refused_before_any_work(model: Path, tmp_path: Pa
         ({"timestep": 0.0}, "--timestep must be positive"),
         ({"steps": 0}, "--steps must be at least 1"),
         ({"steps": 15}, "take 10 or 20 steps"),
+        ({"time": 100.0}, "--time and --steps say the same"),
         ({"steps": None, "time": 0.05}, "--time must be a multiple of --interval"),
         ({"start": "random"}, "--start random draws frames of a structure"),
         ({"mode": "half"}, "--mode must be one of full, prior, ml"),
