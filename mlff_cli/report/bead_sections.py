@@ -72,8 +72,8 @@ def _ensembles(section: Section, found: Mapping[str, Any], figures: Mapping[str,
     heads = ["along", "JSD (nat)", "floor (nat)", "ratio", "frames", "RMS dF (kcal/mol)"]
     caption = (
         f"Free energies of {found['molecule']} at {found['temperature']:g} K: Jensen-Shannon "
-        "divergence of equal numbers of independent frames, beside that of two halves of the "
-        "reference"
+        "divergence of equal numbers of frames in independent blocks, beside that of two halves "
+        "of the reference"
     )
     section.blocks.append(DataTable(heads, rows, caption))
     section.blocks += [Text(f"Note: {note}") for note in found.get("notes", [])]
