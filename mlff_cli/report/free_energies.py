@@ -2,7 +2,7 @@
 
 A plane is a row: reference, simulation, and their difference where both have frames. Cells without
 a frame are left white. A profile has bands of one standard error. What stands above is the
-Jensen-Shannon divergence of equal numbers of independent frames beside the floor of the reference.
+Jensen-Shannon divergence of equal numbers of frames in independent blocks, beside its floor.
 """
 
 from __future__ import annotations
