@@ -4,9 +4,10 @@ Frames that follow one another are alike; a frame that is validated on between t
 on would flatter the model. The frames of every molecule are cut into stretches, of which a share is
 chosen by a seeded hash:
 
-    length of a stretch = max(1, T_k val_fraction / STRETCHES)
+    length of a stretch = max(1, V_k / n_k),     n_k = min(STRETCHES, max(1, V_k / SHORT)),
 
-so that a molecule of T_k frames has about `STRETCHES` stretches to validate on.
+V_k = T_k val_fraction: a molecule of T_k frames has about n_k stretches to validate on. Where they
+would be shorter than `SHORT`, there are fewer of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mlff_cli.data.beads.bead_frames import BeadFrames
 from mlff_cli.data.mixing import key, mix
 
 STRETCHES = 10
+SHORT = 5  # frames
 FORMAT = "mlff-bead-split-1"
 
 
@@ -33,11 +35,13 @@ class FrameSplit:
         train: frames to train on.
         validation: frames to validate on.
         by: what was kept together, in words.
+        shortest: frames of the shortest stretches.
     """
 
     train: np.ndarray
     validation: np.ndarray
     by: str
+    shortest: int = 1
 
     def save(self, path: Path, frames: BeadFrames) -> None:
         """Keep which rows of which file are which, replacing what is there.
@@ -86,7 +90,7 @@ def split_frames(
         own = order[edges[k] : edges[k + 1]]
         if len(own) < 2:
             continue
-        length = stretch or max(1, int(len(own) * fraction / STRETCHES))
+        length = stretch or _length(round(len(own) * fraction))
         length = min(length, max(1, len(own) // 2))
         count = -(-len(own) // length)
         wanted = min(max(1, round(count * fraction)), count - 1)
@@ -103,4 +107,14 @@ def split_frames(
     shortest, longest = min(lengths), max(lengths)
     span = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
     by = f"stretches of {span} frame{'s' * (longest > 1)} of every molecule"
-    return FrameSplit(np.flatnonzero(~held_out), np.flatnonzero(held_out), by)
+    return FrameSplit(np.flatnonzero(~held_out), np.flatnonzero(held_out), by, shortest)
+
+
+def _length(validated: int) -> int:
+    """Frames of a stretch, where so many frames are to be validated on.
+
+    >>> [_length(v) for v in (1, 4, 10, 60, 1000)]
+    [1, 4, 5, 6, 100]
+    """
+    stretches = min(STRETCHES, max(1, validated // SHORT))
+    return max(1, validated // stretches)

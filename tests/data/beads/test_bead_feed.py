@@ -137,6 +137,22 @@ def test_padding_is_told_from_beads(two: list[Path]) -> None:
         assert not batch.tensors["coord"][~real].any()
 
 
+@pytest.mark.parametrize(("n_frames", "longest"), [(20, 2), (50, 5), (100, 5), (190, 6), (600, 6)])
+def test_small_samples_are_split_into_fewer_stretches_not_into_frames(
+    tmp_path: Path, n_frames: int, longest: int
+) -> None:
+    made = at_300(0, 3, n_frames, 0)
+    write_cg(tmp_path / "s.npz", [chain(3, name="a")], NAMES, SOURCES, {}, [made])
+    with BeadFrames([tmp_path / "s.npz"]) as frames:
+        split = split_frames(frames, 0.1, seed=3)
+        held = np.isin(np.arange(n_frames), split.validation)
+        alone = held[1:-1] & ~held[:-2] & ~held[2:]
+        assert split.shortest == longest
+        assert not alone.any()
+        assert 0.05 < held.mean() < 0.2
+        assert split_frames(frames, 0.1, seed=3, stretch=1).shortest == 1
+
+
 def test_neighbouring_frames_stay_on_one_side(two: list[Path], tmp_path: Path) -> None:
     with BeadFrames(two) as frames:
         split = split_frames(frames, 0.25, seed=0, stretch=5)
