@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,19 @@ from torch import Tensor, nn
 
 from mlff_cli.core.artifacts import provenance, sha256
 from mlff_cli.core.checks import Check
-from mlff_cli.core.errors import ConfigError, MLFFError
+from mlff_cli.core.errors import MLFFError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.data.beads.bead_frames import BeadFrames
+from mlff_cli.data.beads.bead_repeats import refuse_repeated_frames
 from mlff_cli.data.beads.bead_split import FrameSplit, split_frames
 from mlff_cli.data.model_file import ModelFile
-from mlff_cli.data.sources import expand, refuse_repeated
 from mlff_cli.families.base import Inputs, Prepared
 from mlff_cli.families.coarse_grained_batches import TrainingBatches
 from mlff_cli.families.coarse_grained_checklist import BeadInspection, diagnose
 from mlff_cli.families.coarse_grained_description import description_rows, plain_molecules
-from mlff_cli.families.coarse_grained_model import (
-    Predictor,
-    build_model,
-    surroundings,
-)
+from mlff_cli.families.coarse_grained_model import Predictor, build_model, surroundings
 from mlff_cli.families.coarse_grained_noise import noise_bounds
+from mlff_cli.families.coarse_grained_options import chosen_files, refuse_options
 from mlff_cli.families.coarse_grained_prior import BoundMolecules, choose_prior
 from mlff_cli.families.coarse_grained_settings import CoarseGrainedSettings
 from mlff_cli.potentials.bead_model import BeadModel, bead_model_of
@@ -57,16 +53,16 @@ class CoarseGrained:
         self, settings: CoarseGrainedSettings, inputs: Inputs, reporter: Reporter
     ) -> Prepared:
         """Check the data and build model, batches, loss and metrics (see `Family`)."""
-        _refuse(settings, inputs)
+        refuse_options(settings, inputs)
         data, training, world = settings.data, settings.training, inputs.world
-        paths = expand("data.files", data.files)
-        refuse_repeated({"data.files": paths})
+        paths = chosen_files(settings)
         frames = BeadFrames(
             paths,
             temperature=data.temperature,
             in_memory_bytes=(data.in_memory_mb << 20) // world.local_size,
             tell=reporter.detail,
         )
+        refuse_repeated_frames(frames)
         chosen = data.split_seed if data.split_seed is not None else inputs.split_seed
         split = split_frames(frames, training.val_fraction, chosen, data.split_stretch)
         prior = choose_prior(
@@ -113,7 +109,7 @@ class CoarseGrained:
                 "batch_per_device",
                 "training.batch_per_device",
             ),
-            pretraining=_pretraining(settings, inputs, frames, split, model, batches.bound),
+            pretraining=_pretraining(settings, inputs, frames, split, model, batches),
             noise_bound=noise,
             samples="frames",
         )
@@ -124,6 +120,8 @@ class CoarseGrained:
         )
         described = model.architecture()
         config = settings.model_dump(mode="json", by_alias=True)
+        kelvin = {"temperature": frames.temperature}  # a model is of one
+        resolved = {**config, "data": {**config["data"], **kelvin}}
         molecules, notes = plain_molecules(frames)
 
         # holds none of the data: an ensemble keeps it when a member is done
@@ -132,7 +130,7 @@ class CoarseGrained:
                 weights=weights,
                 architecture=described,
                 family=CoarseGrained.name,
-                config=config,
+                config=resolved,
                 species=[],
                 fidelities=[],
                 sae={},
@@ -167,42 +165,23 @@ def _pretraining(
     frames: BeadFrames,
     split: FrameSplit,
     model: BeadModel,
-    bound: Callable[[int], Any] | None,
+    batches: TrainingBatches,
 ) -> Pretraining | None:
     training, world = settings.training, inputs.world
-    if not training.pretrain_prior or model.prior is None or bound is None:
+    if not training.pretrain_prior or model.prior is None or batches.bound is None:
         return None
     every = max(1, -(-len(split.train) // training.frames_lbfgs))
     index = split.train[::every]
-    objective = PriorObjective(model.prior, bound, frames, index, rank=world.rank, size=world.size)
+    objective = PriorObjective(
+        model.prior, batches.bound, frames, index, rank=world.rank, size=world.size
+    )
+
+    def then() -> None:
+        if training.gamma_U:
+            batches.centre(frames, split.train)
+
     parameters = list(model.prior.parameters())
-    return Pretraining("prior", parameters, objective, steps=training.epochs_lbfgs)
-
-
-def _refuse(settings: CoarseGrainedSettings, inputs: Inputs) -> None:
-    """Options of other families."""
-    if inputs.model is not None:
-        raise ConfigError(
-            "--model is for multi-fidelity models, a coarse-grained one is described by the "
-            "configuration",
-            remedy="set model.allegro_size and the other keys of `model`",
-        )
-    if inputs.load is not None:
-        raise ConfigError(
-            "--load is for multi-fidelity models, found a coarse-grained configuration",
-            remedy="train from the start, or resume the run by giving its command again",
-        )
-    if settings.trainer.compile:
-        raise ConfigError(
-            "--compile traces padded batches, those of bead molecules are ragged",
-            remedy="leave it out",
-        )
-    if settings.trainer.precision == "bf16":
-        raise ConfigError(
-            "trainer.precision is full or tf32 for coarse-grained models, found bf16: forces are "
-            "differences that 8 bits do not resolve",
-            remedy="leave trainer.precision out",
-        )
+    return Pretraining("prior", parameters, objective, steps=training.epochs_lbfgs, then=then)
 
 
 def _without_processes(config: dict[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class TrainingBatches:
         )
         return cls(feed, store, bound, inputs.dtype)
 
+    def centre(self, frames: BeadFrames, train: np.ndarray) -> None:
+        """Centre the energies anew, where a pre-training moved the prior that now rests."""
+        self.feed.relabel(centred_energies(frames, train, self.store))
+
     def training(self, step: int) -> list[BeadBatch]:
         """This process's share of the batch of a step."""
         return [self._completed(part) for part in self.feed.training_parts(step)]

@@ -13,7 +13,7 @@ from mlff_cli.data.beads.bead_feed import BeadFeed
 from mlff_cli.data.beads.bead_frames import BeadFrames
 from mlff_cli.data.beads.bead_split import FrameSplit
 from mlff_cli.data.beads.cg_npz import CGSet
-from mlff_cli.data.sources import expand
+from mlff_cli.families.coarse_grained_options import chosen_files
 from mlff_cli.families.coarse_grained_settings import CoarseGrainedSettings
 
 PACKAGES = ("nequip", "nequip-allegro", "e3nn")
@@ -72,7 +72,10 @@ class BeadInspection:
             self.frames.molecule[self.split.train], minlength=len(self.frames.molecules)
         )
         few = int(np.argmin(trained))
-        text = f"{len(self.split.train)} train, {len(self.split.validation)} validation"
+        text = (
+            f"{len(self.split.train)} train, {len(self.split.validation)} validation, "
+            f"{self.split.by}"
+        )
         if trained[few] < FEW:
             name = self.frames.molecules[few].name
             return Check(
@@ -80,6 +83,14 @@ class BeadInspection:
                 f"{text}; {trained[few]} training frames of {name}",
                 "warning",
                 "add frames of it: a force map's noise needs thousands to average out",
+            )
+        if self.split.shortest == 1 and self.settings.data.split_stretch is None:
+            return Check(
+                "split",
+                text,
+                "warning",
+                "validated frames lie alone between trained ones, which flatters the model where "
+                "frames follow closely: raise data.split_stretch or training.val_fraction",
             )
         return Check("split", text)
 
@@ -104,9 +115,9 @@ def diagnose(settings: CoarseGrainedSettings, error: MLFFError) -> list[Check]:
     """What can be said of the files one by one, where `prepare` ended with an error."""
     found = []
     try:
-        paths = expand("data.files", settings.data.files)
+        paths = chosen_files(settings)
     except MLFFError as wrong:
-        return [Check.failed("data.files", wrong)]
+        return [Check.failed("data", wrong)]
     for path in paths:
         try:
             with CGSet(path) as cg:

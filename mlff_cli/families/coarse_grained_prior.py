@@ -78,6 +78,11 @@ def weighted(prior: PriorFile, section: BeadModelSection, reporter: Reporter) ->
     terms = dict(prior.terms)
     if not section.excluded_volume:
         terms.pop("excluded_volume", None)
+    elif "excluded_volume" not in terms:
+        reporter.warning(
+            "the prior has no excluded_volume: nothing keeps beads 2 to 5 residues apart from "
+            "each other; fit one with `mlff fit-prior`, or set model.excluded_volume=false"
+        )
     absent = [name for name in section.prior_weights if name not in terms]
     if absent:
         reporter.info(f"the prior has no {', '.join(absent)}: model.prior_weights changes nothing")

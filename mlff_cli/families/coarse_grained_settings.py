@@ -228,6 +228,12 @@ class CoarseGrainedSettings(TrainingSettings):
             raise ValueError("training.gamma_F and training.gamma_U are both 0: nothing to learn")
         if (model.train_prior or training.pretrain_prior) and not model.use_priors:
             raise ValueError("model.use_priors=false leaves no prior to train")
+        if training.gamma_U and model.trains_prior:
+            raise ValueError(
+                "training.gamma_U compares energies up to a constant of each molecule, which moves "
+                "with a prior that the stages train; set gamma_U=0, or leave the prior at rest and "
+                "fit it before with training.pretrain_prior"
+            )
         for name, instead in INSTEAD.items():
             if getattr(self, name) != type(getattr(self, name))():
                 raise ValueError(f"{name} is for other families; {instead}")

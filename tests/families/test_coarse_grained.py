@@ -67,10 +67,23 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"model.prior={path}"
 
 
-def prepared(*overrides: str, dtype: torch.dtype = torch.float64, rank: int = 0) -> Prepared:
+class Warned(NullReporter):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def warning(self, message: str) -> None:
+        self.heard.append(message)
+
+
+def prepared(
+    *overrides: str,
+    dtype: torch.dtype = torch.float64,
+    rank: int = 0,
+    reporter: NullReporter | None = None,
+) -> Prepared:
     family, settings = configure("cg", (), overrides, "m")
     inputs = Inputs(None, None, torch.device("cpu"), dtype, "test", World(rank), split_seed=0)
-    return family.prepare(settings, inputs, NullReporter())
+    return family.prepare(settings, inputs, reporter or NullReporter())
 
 
 def model_of(task: Any) -> BeadModel:
@@ -222,7 +235,6 @@ def test_keys_that_no_stage_reads_are_refused(override: str, message: str) -> No
     [
         (("training.val_fraction=1.5",), ConfigError, "between 0 and 1"),
         (("data.temperature=310",), ConfigError, "no frame has the temperature 310"),
-        (("training.gamma_U=1",), ConfigError, "needs energies U"),
         (("trainer.precision=bf16",), ConfigError, "bf16"),
     ],
 )
@@ -234,8 +246,52 @@ def test_what_does_not_fit_the_data_is_refused(
 
 
 def test_data_are_needed() -> None:
-    with pytest.raises(ConfigError, match=r"data\.files names no file"):
+    with pytest.raises(ConfigError, match="no coarse-grained set is named") as caught:
         prepared("model.use_allegro=false")
+    assert caught.value.remedy == "say which, as data=CG.npz"
+    settings = configure("cg", (), (), "m")[1]
+    (check,) = CoarseGrained().diagnose(settings, caught.value)
+    assert (check.name, check.remedy) == ("data", caught.value.remedy)
+
+
+@pytest.mark.parametrize("moving", ["model.train_prior=true", "model.use_allegro=false"])
+def test_energies_and_a_prior_that_moves_are_refused(moving: str) -> None:
+    with pytest.raises(ConfigError, match="which moves with a prior that the stages train"):
+        configure("cg", (), ("data=CG.npz", "training.gamma_U=1", moving), "m")
+
+
+def test_energies_are_needed_where_they_are_weighted(chains: Path, prior: str) -> None:
+    with pytest.raises(ConfigError, match="needs energies U"):
+        prepared(f"data.files={chains}", prior, *TINY, "training.gamma_U=1")
+
+
+def test_frames_of_one_trajectory_in_two_files_are_refused(
+    chains: Path, prior: str, tmp_path: Path
+) -> None:
+    """As of two force maps; another trajectory of the same molecules is welcome."""
+    words = (prior, "model.use_allegro=false")
+    again = write_chains(tmp_path / "again.npz", [5, 9, 7], 40, noise=1.0)
+    with pytest.raises(DataError, match=r"40 frames are in .*CG\.npz, too") as caught:
+        prepared(f"data=[{chains},{again}]", *words)
+    assert caught.value.where == str(again)
+    other = write_chains(tmp_path / "other.npz", [5, 9, 7], 30, seed=9)
+    assert prepared(f"data=[{chains},{other}]", *words).task.epoch_length > 15
+
+
+def test_a_model_file_tells_the_temperature_of_its_frames(chains: Path, prior: str) -> None:
+    made = prepared(f"data={chains}", prior, "model.use_allegro=false")
+    assert made.snapshot({}, {}).config["data"]["temperature"] == 300.0
+    assert made.fingerprint["config"]["data"]["temperature"] is None
+
+
+def test_a_prior_file_without_excluded_volume_is_told(chains: Path, tmp_path: Path) -> None:
+    terms = {k: v for k, v in PARAMETRIC.terms.items() if k != "excluded_volume"}
+    write_prior(tmp_path / "p.yaml", dataclasses.replace(PARAMETRIC, terms=terms))
+    for on in (True, False):
+        told = Warned()
+        words = (f"data={chains}", f"model.prior={tmp_path}/p.yaml", "model.use_allegro=false")
+        prepared(*words, f"model.excluded_volume={on}".lower(), reporter=told)
+        assert any("no excluded_volume" in text for text in told.heard) == on
 
 
 def test_a_prior_that_does_not_know_the_types_is_refused(chains: Path, tmp_path: Path) -> None:
@@ -377,13 +433,32 @@ def test_energies_are_compared_up_to_a_constant_of_each_molecule(
                 U[index] = module(x, bound(k)).detach().numpy() + 1000.0 * (k + 1)
     with np.load(chains) as old:
         np.savez(tmp_path / "u.npz", **old, U=U)
-    words = (f"data={tmp_path}/u.npz", prior, "model.use_allegro=false", "training.gamma_U=1")
-    task = prepared(*words).task
-    (batch,) = task.train_batch(0)
-    value = task.loss(task.predict(task.model, batch, True), batch.tensors)
-    forces, energy = (value.sums / value.counts).tolist()
-    assert energy < 1e-6  # nearly: means over training frames only
-    assert forces > 1.0  # those of the attraction
+    words = (f"data={tmp_path}/u.npz", prior, *TINY, "training.gamma_U=1")
+    task = prepared(*words, "training.pretrain_prior=true").task
+
+    def left() -> dict[int, np.ndarray]:
+        """What Allegro is to learn of every molecule's training frames."""
+        found: dict[int, dict[int, float]] = {}
+        for step in range(2 * task.epoch_length):
+            (batch,) = task.train_batch(step)
+            t = batch.tensors
+            rest = (t["energy"] - t["prior_energy"]).tolist()
+            for k, i, e in zip(t["molecule"].tolist(), t["index"].tolist(), rest, strict=True):
+                found.setdefault(k, {})[i] = e
+        return {k: np.array(list(v.values())) for k, v in found.items()}
+
+    assert all(np.abs(rest).max() < 1e-3 for rest in left().values())
+    with torch.no_grad():  # as a pre-training moves it
+        for name, value in task.model.named_parameters():
+            if name.startswith("prior.") and name.endswith(".k"):
+                value.mul_(2.0)
+    assert task.pretraining is not None
+    assert max(abs(rest.mean()) for rest in left().values()) > 1.0
+    task.pretraining.then()
+    assert len(left()) == 3
+    for rest in left().values():
+        assert abs(rest.mean()) < 1e-3
+        assert np.abs(rest).max() > 0.1
 
 
 def test_noise_of_the_maps_is_told_as_a_bound_and_only_where_it_says_something(

@@ -80,6 +80,10 @@ class BeadFeed:
         )
         self.n_validation = len(self._picks)
 
+    def relabel(self, energy: np.ndarray) -> None:
+        """Put other labels (T,) in the place of the energies."""
+        self._energy = energy
+
     def training_parts(self, step: int) -> list[BeadBatch]:
         """This process's share of the batch of a step; none where there are too few frames."""
         index = self._share(step)
