@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlff_cli.report.evaluation import COARSE
 from mlff_cli.report.html import Block, Cards, DataTable, Fold, Image, Section, Text
 
 _FIDELITY = re.compile(r"val/fid(\d+)/(\w+)$")
@@ -125,6 +126,46 @@ def evaluation_section(
 
 def artifact_section(name: str, metadata: Mapping[str, Any]) -> Section:
     """What a compiled artifact is and how its verification went."""
+    beads = metadata.get("family") == COARSE
+    section = (_bead_artifact if beads else _fidelity_artifact)(name, metadata)
+    verification = metadata.get("verification")
+    if verification:
+        rows = [
+            [c["name"], f"{c['largest']:.1e}", f"{c['tolerance']:.0e}", c["unit"], c["passed"]]
+            for c in verification["checks"]
+        ]
+        on = verification["molecules"]
+        caption = f"Verification on {', '.join(on) if beads else f'{len(on)} molecules'}"
+        heads = ["compared", "largest deviation", "allowed", "unit", "passed"]
+        section.blocks.append(DataTable(heads, rows, caption))
+    section.blocks += _folds({"Provenance": metadata.get("provenance")})
+    return section
+
+
+def _bead_artifact(name: str, metadata: Mapping[str, Any]) -> Section:
+    """Title and numbers of an artifact of a coarse-grained molecule."""
+    molecule, allegro = metadata["molecule"], metadata.get("allegro")
+    prior, n = metadata.get("prior"), int(metadata["members"])
+    section = Section(
+        f"Artifact: {name}", f"coarse-grained model of {molecule['name']}, energies in kcal/mol"
+    )
+    section.blocks.append(
+        Cards(
+            [
+                ("beads", str(len(molecule["types"])), ""),
+                ("types of beads", str(len(set(molecule["types"]))), ""),
+                ("Allegro", "none" if allegro is None else f"cutoff {allegro['cutoff']:g} A", ""),
+                ("prior", ", ".join(prior["terms"]) if prior else "none", ""),
+                ("members", str(n), ""),
+                ("network precision", str(metadata.get("dtype", "")), ""),
+            ]
+        )
+    )
+    return section
+
+
+def _fidelity_artifact(name: str, metadata: Mapping[str, Any]) -> Section:
+    """Title and numbers of an artifact of one fidelity."""
     fidelity = metadata["fidelity"]
     d = metadata.get("dispersion")
     dispersion = "none"
@@ -142,16 +183,6 @@ def artifact_section(name: str, metadata: Mapping[str, Any]) -> Section:
             ]
         )
     )
-    verification = metadata.get("verification")
-    if verification:
-        rows = [
-            [c["name"], f"{c['largest']:.1e}", f"{c['tolerance']:.0e}", c["unit"], c["passed"]]
-            for c in verification["checks"]
-        ]
-        caption = f"Verification on {len(verification['molecules'])} molecules"
-        heads = ["compared", "largest deviation", "allowed", "unit", "passed"]
-        section.blocks.append(DataTable(heads, rows, caption))
-    section.blocks += _folds({"Provenance": metadata.get("provenance")})
     return section
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from mlff_cli.core.errors import DataError, StorageError, UsageError
+from mlff_cli.potentials.bead_model import BeadModel
+from mlff_cli.potentials.prior import Prior
 from mlff_cli.stages import compile as compile_stage
 from mlff_cli.stages import evaluate as evaluate_stage
 from mlff_cli.stages.report import Options, run
+from tests.deploy.bead_cases import model_file, topology
+from tests.potentials.prior_cases import PRIORS
 from tests.synthetic import write_dataset
 from tests.tiny import tiny_model_file
 
@@ -126,3 +130,14 @@ def test_bad_sources(folder: Path, tmp_path: Path, page: str) -> None:
     with pytest.raises(UsageError, match="exists already"):
         run([folder / "e.json"], folder / "report.html")
     assert not out.exists()
+
+
+def test_an_artifact_of_beads_has_a_section(tmp_path: Path) -> None:
+    five = topology(5, name="five")
+    model_file(BeadModel(None, Prior(PRIORS["parametric"])), [five]).save(tmp_path / "one.pt")
+    compile_stage.run(tmp_path / "one.pt", tmp_path / "m")
+    run([tmp_path / "m.jpt"], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "coarse-grained model of five, energies in kcal/mol" in page
+    assert "Verification on five, 5 frames" in page
+    assert "prior: energy of the artifact and the eager model, relative" in page
