@@ -17,7 +17,7 @@ from mlff_cli.data.beads.prior_file import read_prior
 from mlff_cli.data.grouped_hdf5 import GroupedHDF5, label_names
 from mlff_cli.data.sae import read_sae
 from mlff_cli.data.temperatures import Temperatures
-from mlff_cli.data.trajectories.opening import open_trajectory
+from mlff_cli.data.trajectories.opening import holds_beads, open_trajectory
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def describe_sae(path: Path) -> Description:
 
 
 def _recorded(text: Any) -> dict[str, Any]:
-    """A provenance record; other programs write other things under that name, which are left."""
+    """A provenance record, or its JSON; other programs write other things there, which are left."""
     try:
-        found = json.loads(text)
+        found = text if isinstance(text, dict) else json.loads(text)
     except (TypeError, ValueError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("inputs", {}), dict) else {}
@@ -129,12 +129,13 @@ def _force_map(report: Mapping[str, Any] | None) -> str:
 
 
 def describe_trajectory(path: Path) -> Description:
-    """An all-atom trajectory."""
-    with open_trajectory(path) as file:
+    """A trajectory of atoms, or of the beads that `mlff simulate` moved."""
+    with open_trajectory(path, either=True) as file:
+        beads = holds_beads(file)
         facts = {
             "format": file.format,
             "frames": f"{file.n_frames:,}",
-            "atoms": str(file.n_atoms),
+            "beads" if beads else "atoms": str(file.n_atoms),
             "forces": "yes" if file.has_forces else "no",
             "topology": "inside" if file.topology is not None else "in another file",
         }
@@ -144,8 +145,16 @@ def describe_trajectory(path: Path) -> Description:
         told = {k: _plain(v) for k, v in plain.items() if isinstance(v, str | int | float | list)}
         facts = {**told, **facts}
         origin = _recorded(file.facts.get("provenance"))
+        if beads:
+            facts["types of beads"] = ", ".join(sorted(set(map(str, file.facts["beads"]))))
+            facts.pop("masses_amu", None)  # a number per bead; --json has them
+            digest = dict(origin.get("inputs", {})).get(facts.get("model", ""))
+            facts |= {"SHA-256 of the model": str(digest)} if digest else {}
     return Description(
-        "trajectory", facts, {"facts": json.loads(json.dumps(plain, default=str))}, origin
+        "trajectory of beads" if beads else "trajectory",
+        facts,
+        {"facts": json.loads(json.dumps(plain, default=str))},
+        origin,
     )
 
 

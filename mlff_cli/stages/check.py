@@ -125,7 +125,7 @@ def _set(path: Path | str, options: Options, reporter: Reporter) -> list[Check]:
 
 def _trajectory(path: Path | str, options: Options, reporter: Reporter) -> list[Check]:
     with (
-        open_trajectory(path, options.top) as data,
+        open_trajectory(path, options.top, either=True) as data,
         reporter.progress(data.n_frames, f"checking {path}", "frames") as bar,
     ):
         return check_trajectory(data, bar.advance)

@@ -223,6 +223,7 @@ def _facts(plan: Plan, prepared: Prepared) -> dict[str, Any]:
     used = sorted({"torch", packages[options.engine], "numpy"})
     return {
         "topology_pdb": pdb_of(topology, prepared.start.positions[0]),
+        "model": str(plan.model),
         "molecule": topology.name,
         "beads": list(topology.types),
         "masses_amu": topology.masses.tolist(),

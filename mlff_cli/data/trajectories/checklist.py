@@ -10,7 +10,7 @@ from mlff_cli.core.checks import Check
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.temperatures import Temperatures
 from mlff_cli.data.trajectories.frame_survey import ForceStatistics, fingerprints, repeats
-from mlff_cli.data.trajectories.opening import Trajectory, chunks
+from mlff_cli.data.trajectories.opening import Trajectory, chunks, holds_beads
 
 OUTLIER = 10.0  # times the root mean square of |F|
 ENERGY = 8.0  # standard deviations
@@ -26,10 +26,11 @@ def check_trajectory(data: Trajectory, advance: Callable[[int], None]) -> list[C
     """
     facts = ", ".join(f"{k} {v}" for k, v in data.facts.items() if isinstance(v, str | int | float))
     rounded = f", coordinates rounded to {data.precision:g} A" if data.precision else ""
+    unit = "beads" if holds_beads(data) else "atoms"
     checks = [
         Check(
             "contents",
-            f"{data.format}: {data.n_frames} frames of {data.n_atoms} atoms, "
+            f"{data.format}: {data.n_frames} frames of {data.n_atoms} {unit}, "
             f"{'with' if data.has_forces else 'without'} forces{rounded}",
         )
     ]

@@ -93,7 +93,7 @@ class _Joined:
         """All frames in order, with the fields that are present and rows counted through."""
         start = 0
         for one in self.inputs:
-            with open_trajectory(one.path) as trajectory:
+            with open_trajectory(one.path, either=True) as trajectory:
                 for rows in chunks(np.arange(one.n_frames), one.n_atoms):
                     read = trajectory.read(rows, forces="forces" in self.present)
                     kept = {name: getattr(read, name) for name in self.present}
@@ -165,7 +165,7 @@ def convert_trajectories(
 
 def _look(path: Path, top: Path | None) -> _Input:
     """Open a trajectory, read its first frame, and close it."""
-    with open_trajectory(path, top) as found:
+    with open_trajectory(path, top, either=True) as found:
         return _Input(
             path,
             found.format,
@@ -185,9 +185,13 @@ def _join(inputs: Sequence[_Input], reporter: Reporter) -> _Joined:
     numbers = next((one.numbers for one in inputs if one.numbers is not None), None)
     for one in inputs:
         same = one.n_atoms == first.n_atoms
-        z = one.numbers
-        if not same or (z is not None and numbers is not None and (z != numbers).any()):
-            seen = "other elements" if same else f"{one.n_atoms} and {first.n_atoms} atoms"
+        z, beads = one.numbers, one.facts.get("beads") != first.facts.get("beads")
+        if not same or beads or (z is not None and numbers is not None and (z != numbers).any()):
+            seen = (
+                f"other {'beads' if beads else 'elements'}"
+                if same
+                else f"{one.n_atoms} and {first.n_atoms} atoms"
+            )
             raise DataError(
                 f"trajectories of one molecule become one, found {seen} in {one.path} and "
                 f"{first.path}",

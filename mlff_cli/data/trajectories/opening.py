@@ -30,6 +30,7 @@ __all__ = [
     "Frames",
     "Trajectory",
     "chunks",
+    "holds_beads",
     "open_trajectory",
     "source_digest",
     "split_selection",
@@ -55,6 +56,7 @@ def open_trajectory(
     top: Path | str | mdtraj.Topology | None = None,
     *,
     of_beads: bool = False,
+    either: bool = False,
 ) -> Trajectory:
     """Open a trajectory, whatever its format; use the result as a context manager.
 
@@ -63,11 +65,13 @@ def open_trajectory(
         top: a file with the topology, or the topology; the trajectory must have its atoms.
         of_beads: frames hold beads, or either: lengths of bonds and sizes of forces, which are
             judged by those of atoms, are not looked at.
+        either: frames hold beads where the file says so (`holds_beads`), else atoms, which are
+            looked at.
 
     Raises:
         StorageError: a file does not exist or cannot be read.
-        DataError: it is no trajectory, is damaged or has no frames, or the topology is another
-            molecule's.
+        DataError: it is no trajectory, is damaged or has no frames, the topology is another
+            molecule's, or it holds beads where atoms are needed.
         MissingDependencyError: its format needs a package that is not installed.
     """
     # here, because mdtraj takes a moment and other users of this module do without it
@@ -87,12 +91,32 @@ def open_trajectory(
     make = getattr(importlib.import_module(module), name)
     trajectory: Trajectory = make(file) if selection is None else make(file, selection)
     try:
-        if not of_beads:
+        beads = holds_beads(trajectory)
+        if beads and not (of_beads or either):
+            raise DataError(
+                "a trajectory of atoms is needed, this one holds beads",
+                where=str(file),
+                remedy="pass the trajectory that the beads were made from",
+            )
+        if beads and top is not None:
+            raise DataError(
+                f"the trajectory names its own {trajectory.n_atoms} beads, a topology of atoms "
+                "does not fit",
+                where=str(file),
+                remedy="leave out --top",
+            )
+        if not (of_beads or beads):
             check(trajectory, top)
     except BaseException:
         trajectory.__exit__(None, None, None)
         raise
     return trajectory
+
+
+def holds_beads(trajectory: Trajectory) -> bool:
+    """Whether a file says that its frames hold beads: a type for each, as `mlff simulate` does."""
+    beads = trajectory.facts.get("beads")
+    return isinstance(beads, list) and len(beads) == trajectory.n_atoms
 
 
 def split_selection(path: Path | str) -> tuple[Path, str | None]:
