@@ -147,19 +147,34 @@ def load_model_file(path: Path | str, *, averaged: bool = True) -> ModelFile:
 
 def _check_contents(payload: Mapping[str, Any], where: str) -> None:
     """Refuse contents that no training writes, before something stumbles over them."""
+    kinds = {
+        "weights": Mapping, "architecture": Mapping, "family": str, "config": Mapping,
+        "species": list, "fidelities": list, "sae": Mapping, "provenance": Mapping,
+        "training": Mapping, "units": Mapping, "molecules": list,
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        if name in payload and not isinstance(payload[name], kind):
+            raise _senseless(name, payload[name], where)
     rules = {
         "species": all(type(z) is int and 1 <= z <= MAX_Z for z in payload["species"]),
-        "fidelities": all(type(entry.get("index")) is int for entry in payload["fidelities"]),
+        "fidelities": all(
+            isinstance(entry, Mapping) and type(entry.get("index")) is int
+            for entry in payload["fidelities"]
+        ),
         "sae": all(isinstance(table, Mapping) for table in payload["sae"].values()),
         "molecules": all(isinstance(m, Mapping) for m in payload.get("molecules", [])),
     }
     for name, holds in rules.items():
         if not holds:
-            raise DataError(
-                f"the model file's {name!r} make no sense: {payload[name]!r:.200}",
-                where=where,
-                remedy="make the file again",
-            )
+            raise _senseless(name, payload[name], where)
+
+
+def _senseless(name: str, value: Any, where: str) -> DataError:
+    return DataError(
+        f"the model file's {name!r} make no sense: {value!r:.200}",
+        where=where,
+        remedy="make the file again",
+    )
 
 
 def load_plain(path: Path | str) -> dict[Any, Any]:

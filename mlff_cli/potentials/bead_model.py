@@ -184,7 +184,16 @@ def bead_model_of(
             f"the file's Allegro makes no sense: {error.errors()[0]['msg']} "
             f"({'.'.join(map(str, error.errors()[0]['loc']))})",
             where=where,
+            remedy="make the file again",
         ) from error
+    named = architecture.get("type_names")
+    if spec is not None and named is not None and list(named) != list(spec.type_names):
+        raise DataError(
+            f"types of beads are those of Allegro, {', '.join(spec.type_names)}, "
+            f"found {named!r:.80}",
+            where=where,
+            remedy="make the file again",
+        )
     return BeadModel(
         None if spec is None else Allegro(spec, dtype),
         None if prior is None else Prior(prior_from_plain(prior, where)),

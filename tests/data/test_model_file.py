@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import json
 import math
@@ -343,3 +344,28 @@ def test_molecules_of_beads_are_kept_and_checked(tmp_path: Path) -> None:
     make(molecules=[3]).save(tmp_path / "wrong.pt")
     with pytest.raises(DataError, match="'molecules' make no sense"):
         load_model_file(tmp_path / "wrong.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("architecture", [1]),
+        ("molecules", 5),
+        ("weights", 1),
+        ("family", 2),
+        ("fidelities", [1]),
+        ("sae", []),
+        ("units", "eV"),
+        ("provenance", None),
+    ],
+)
+def test_values_of_another_kind_are_refused(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "wrong.pt"
+    good = make()
+    torch.save(
+        {f.name: getattr(good, f.name) for f in dataclasses.fields(good)} | {name: value}, path
+    )
+    with pytest.raises(DataError, match=f"the model file's '{name}' make no sense") as caught:
+        load_model_file(path)
+    assert caught.value.where == str(path)
+    assert caught.value.remedy == "make the file again"
