@@ -8,6 +8,7 @@ from mlff_cli.core.errors import UsageError
 
 FS = 1000.0  # in a picosecond
 ROUNDING = 1e-6  # steps by which a time may miss a whole number of them
+MOST_STEPS = 10**15  # more than any machine will do; their numbers are exact in every type
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,10 @@ def make_schedule(
     if exchange is not None and not 0 < exchange < float("inf"):
         raise UsageError(f"--exchange-interval must be positive, found {exchange:g}")
     step = timestep / FS
+    for name, value in (("interval", interval), ("time", time), ("equilibration", equilibration)):
+        check_steps(f"{name} {value:g} ps", value / step)
+    if exchange is not None:
+        check_steps(f"exchange-interval {exchange:g} ps", exchange / step)
     between = _steps("interval", interval, "timestep", step)
     return Schedule(
         equilibration=_steps("equilibration", equilibration, "timestep", step),
@@ -98,6 +103,19 @@ def make_schedule(
         interval=between,
         exchange=_steps("exchange-interval", exchange, "timestep", step) if exchange else 0,
     )
+
+
+def check_steps(told: str, steps: float) -> None:
+    """Refuse more steps than can be counted.
+
+    Raises:
+        UsageError: naming the option `told`.
+    """
+    if steps > MOST_STEPS:
+        raise UsageError(
+            f"a simulation has at most {MOST_STEPS:.0e} steps, found --{told}: {steps:.3g} steps",
+            remedy="times are in ps, the timestep is in fs",
+        )
 
 
 def _steps(name: str, value: float, of: str, unit: float) -> int:

