@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from mlff_cli.core.errors import DataError, UsageError
@@ -12,10 +14,15 @@ from mlff_cli.potentials.bead_topology import BeadTopology, find_molecule
 from mlff_cli.potentials.prior import Prior
 
 FAMILY = "coarse-grained"
+UNITS = {"energy": "kcal/mol", "length": "angstrom"}
 
 
 def bead_model_from(
-    file: ModelFile, where: str = "model", dtype: torch.dtype | None = None
+    file: ModelFile,
+    where: str = "model",
+    dtype: torch.dtype | None = None,
+    *,
+    prior_only: bool = False,
 ) -> BeadModel:
     """The model of a file, with its weights, in evaluation mode.
 
@@ -23,10 +30,12 @@ def bead_model_from(
         file: the model file.
         where: its name, for messages.
         dtype: what Allegro computes in; None: what its weights are stored in.
+        prior_only: leave Allegro out, which then need not be installed; a model without a prior
+            is built whole.
 
     Raises:
         UsageError: it is of another family.
-        DataError: the weights are not those of the architecture.
+        DataError: the weights are not those of the architecture, or the units are others.
         MissingDependencyError: it has an Allegro, and nequip-allegro is not installed.
     """
     if file.family != FAMILY:
@@ -35,12 +44,22 @@ def bead_model_from(
             where=where,
             remedy="pass a model that was trained on a coarse-grained set",
         )
+    if dict(file.units) != UNITS:
+        raise DataError(
+            f"a coarse-grained model is in {_units(UNITS)}, found {_units(file.units)}",
+            where=where,
+            remedy="make the file again with `mlff train`",
+        )
+    architecture, weights = dict(file.architecture), dict(file.weights)
+    if prior_only and architecture.get("prior") is not None:
+        architecture["allegro"] = None
+        weights = {name: w for name, w in weights.items() if not name.startswith("allegro.")}
     doubles = any(v.dtype == torch.float64 for n, v in file.weights.items() if "allegro." in n)
     model = bead_model_of(
-        file.architecture, dtype or (torch.float64 if doubles else torch.float32), where
+        architecture, dtype or (torch.float64 if doubles else torch.float32), where
     )
     try:
-        model.load_state_dict(file.weights)
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(
             f"the weights do not fit the model ({str(error).strip().splitlines()[-1].strip()})",
@@ -48,6 +67,10 @@ def bead_model_from(
             remedy="make the file again",
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _units(units: Mapping[str, str]) -> str:
+    return ", ".join(f"{unit} ({name})" for name, unit in units.items()) or "none"
 
 
 def molecule_of(file: ModelFile, name: str | None, where: str) -> BeadTopology:

@@ -127,7 +127,8 @@ def bead_potential_of(
     """
     files = [file] if isinstance(file, ModelFile) else list(file)
     wanted = None if dtype is None else DTYPES[dtype]
-    bound = BoundBeadModel([bead_model_from(f, where, wanted) for f in files], topology)
+    models = [bead_model_from(f, where, wanted, prior_only=mode == "prior") for f in files]
+    bound = BoundBeadModel(models, topology)
     check_mode(mode, has_prior=bound.has_prior, has_allegro=bound.has_allegro)
     module = torchscript.script(bound).to(device)
     metadata = {"family": files[0].family, "units": dict(files[0].units)}
