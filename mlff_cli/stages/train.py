@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -287,6 +287,8 @@ class Job:
                 finish(folder / f"seed_{seed}" / "model.pt", fitted.checkpoints, force=True)
         finish(options.save, kept[chosen.seed].checkpoints, force=options.force)
         found = statistics_of(members) | {"units": summary.data["units"]}
+        for entry in found["members"] if settings.save_all_models else ():
+            entry["model"] = f"seed_{entry['seed']}/model.pt"  # beside ensemble.json
         write_text(report, json.dumps(found, indent=2) + "\n", force=True)
         for seed, fitted in kept.items():
             if seed != chosen.seed and not settings.save_all_models:
@@ -295,11 +297,22 @@ class Job:
         losses = found["loss"]
         note = f"{losses['mean']:.5g} +- {losses['std']:.2g} (mean and standard deviation)"
         table = Table("ensemble", ["seed", "validation loss", "step", ""], rows, [note])
-        return Summary(
-            {**summary.data, "ensemble": found},
-            [table, *summary.tables],
-            [*summary.lines, f"ensemble: {report}"],
-        )
+        lines = [*summary.lines, f"ensemble: {report}", *self._told_members(list(kept), folder)]
+        return Summary({**summary.data, "ensemble": found}, [table, *summary.tables], lines)
+
+    def _told_members(self, seeds: Sequence[int], folder: Path) -> list[str]:
+        """Where the members of an ensemble are, and what is done with them."""
+        if not self.settings.save_all_models:
+            return [f"{self.options.save} is the best member; the others are not kept"]
+        paths = [folder / f"seed_{seed}" / "model.pt" for seed in seeds]
+        told = [f"members: {', '.join(map(str, paths))}; {self.options.save} is the best of them"]
+        if self.settings.family == "coarse-grained":  # others are compiled one at a time
+            words = ["mlff", "compile"]
+            for path in paths:
+                words += ["--weights", str(path)]
+            words += ["--output", str(self.options.save.with_suffix(""))]
+            told.append(f"all in one artifact: {shlex.join(words)}")
+        return told
 
     def fit(self, settings: Any, folder: Path, *, again: bool = True) -> Fitted:
         """Train in a run folder; a finished run is begun anew with --force, if `again`."""

@@ -139,8 +139,16 @@ def test_an_ensemble_of_the_configuration_is_trained(
 ) -> None:
     words = (*given, "model.use_allegro=false", "training.epochs_adabelief=1")
     ensemble = ("ensemble={enabled: true, n_models: 2, save_all_models: true}",)
-    run(Options(tmp_path / "m.pt", overrides=(*words, *ensemble, "training.batch_per_device=50")))
+    summary = run(
+        Options(tmp_path / "m.pt", overrides=(*words, *ensemble, "training.batch_per_device=50"))
+    )
+    paths = [tmp_path / "m.run" / f"seed_{seed}" / "model.pt" for seed in (0, 1)]
+    assert all(path.is_file() for path in paths)
+    assert f"--weights {paths[0]} --weights {paths[1]} --output {tmp_path / 'm'}" in " ".join(
+        summary.lines
+    )
     found = json.loads((tmp_path / "m.run" / "ensemble.json").read_text())
+    assert [tmp_path / "m.run" / m["model"] for m in found["members"]] == paths
     assert len(found["members"]) == 2
     for seed in (0, 1):
         assert (tmp_path / "m.run" / f"seed_{seed}" / "model.pt").exists()

@@ -30,6 +30,7 @@ def test_the_best_of_an_ensemble_is_kept(tmp_path: Path, overrides: tuple[str, .
     losses = {m["seed"]: m["loss"] for m in report["members"]}
     assert list(losses) == [4, 5, 6]
     assert len(set(losses.values())) == 3
+    assert f"{save} is the best member; the others are not kept" in summary.lines
     assert report["best_seed"] == min(losses, key=lambda s: losses[s])
     assert report["loss"]["mean"] == pytest.approx(statistics.mean(losses.values()))
     assert report["loss"]["std"] == pytest.approx(statistics.stdev(losses.values()))
