@@ -245,6 +245,7 @@ def _check_family(options: Options, family: str, weights: tuple[Path, ...]) -> N
     if family not in FORMATS:
         raise UsageError(
             f"a model of the family {family!r} is not compiled",
+            where=str(weights[0]),
             remedy="use the model file as it is",
         )
     beads = family == COARSE_GRAINED
@@ -260,6 +261,7 @@ def _check_family(options: Options, family: str, weights: tuple[Path, ...]) -> N
         raise UsageError(
             f"--{foreign[0].replace('_', '-')} belongs to {owner} models, this one is of the "
             f"family {family!r}",
+            where=str(weights[0]),
             remedy="leave it out",
         )
     if len(weights) > 1 and not beads:

@@ -225,13 +225,14 @@ def _atoms(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def _beads(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Facts on the artifact of a coarse-grained model."""
-    topology, n = BeadTopology.from_plain(metadata["molecule"]), int(metadata["members"])
+    topology = BeadTopology.from_plain(metadata["molecule"])
+    n_chains = len(set(topology.chains.tolist()))
     return {
         "family": "coarse-grained",
         "molecule": f"{topology.name}, {topology.n_beads} beads of {len(set(topology.types))} "
-        f"types, {len(set(topology.chains.tolist()))} chains",
+        f"types in {n_chains} chain{'s' * (n_chains > 1)}",
         **_energy(metadata.get("allegro"), metadata.get("prior")),
-        "members": str(n),
+        "members": str(metadata["members"]),
     }
 
 
