@@ -23,6 +23,7 @@ from mlff_cli.potentials.prior import BoundTerms, Prior
 
 ROOM = 300.0  # K of sets that do not say their temperature, as the seed's
 OTHER = 1.0  # K: temperatures further apart are not the same
+UNKNOWN = "unknown"  # mapping
 KEPT_TERMS = 1 << 23  # bound terms that are held, some 200 MB
 
 
@@ -60,6 +61,12 @@ def choose_prior(
         known, own = prior.temperature, frames.temperature
         if known is not None and own is not None and abs(known - own) > OTHER:
             reporter.warning(f"{where} was fitted at {known:g} K, the frames are of {own:g} K")
+        mappings = _mappings(frames)
+        if prior.mapping not in ("", UNKNOWN) and mappings - {prior.mapping}:
+            reporter.warning(
+                f"{where} was fitted to beads of the mapping {prior.mapping!r}, the frames are of "
+                f"{', '.join(map(repr, sorted(mappings)))}: types of one name may be other beads"
+            )
     else:
         where = str(frames.paths[0])
         prior = _fitted(section, frames, index, temperature, seed, reporter)
@@ -148,12 +155,18 @@ def _fitted(
 
 def mapping_of(frames: BeadFrames) -> str:
     """Name of the mapping that all files share; "unknown" where there is none."""
+    names = _mappings(frames)
+    return names.pop() if len(names) == 1 else UNKNOWN
+
+
+def _mappings(frames: BeadFrames) -> set[str]:
+    """Names of the mappings that the files tell."""
     names = set[str]()
     for f in range(len(frames.paths)):
         metadata = frames.set_of(f).metadata
         each: list[Mapping[str, object]] = [metadata, *metadata.get("molecules", [])]
         names |= {str(m["mapping"]) for m in each if isinstance(m.get("mapping"), str)}
-    return names.pop() if len(names) == 1 else "unknown"
+    return names - {"", UNKNOWN}
 
 
 class BoundMolecules:

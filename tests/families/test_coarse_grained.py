@@ -294,6 +294,19 @@ def test_a_prior_file_without_excluded_volume_is_told(chains: Path, tmp_path: Pa
         assert any("no excluded_volume" in text for text in told.heard) == on
 
 
+@pytest.mark.parametrize(("mapping", "told"), [("heavy-backbone", 1), ("ca", 0), ("unknown", 0)])
+def test_a_prior_of_another_mapping_is_told(
+    chains: Path, tmp_path: Path, mapping: str, told: int
+) -> None:
+    write_prior(tmp_path / "p.yaml", dataclasses.replace(PARAMETRIC, mapping=mapping))
+    heard = Warned()
+    words = (f"data={chains}", f"model.prior={tmp_path}/p.yaml", "model.use_allegro=false")
+    prepared(*words, reporter=heard)
+    found = [text for text in heard.heard if "mapping" in text]
+    assert len(found) == told
+    assert all("'heavy-backbone'" in text and "'ca'" in text for text in found)
+
+
 def test_a_prior_that_does_not_know_the_types_is_refused(chains: Path, tmp_path: Path) -> None:
     term = dataclasses.replace(
         PARAMETRIC.terms["bond"], entries=PARAMETRIC.terms["bond"].entries[:1]
