@@ -85,7 +85,7 @@ def test_the_chain_goes_on_to_the_free_energies_of_a_trained_model(made: Path) -
     pytest.importorskip("nequip", reason="needs the extra 'coarse'")
     make(made, *FEW, "all")
     judged = json.loads((made / "out/evaluation.json").read_text())
-    assert judged["simulations"]
+    assert judged["ensembles"]["simulation"]
     assert list((made / "out").glob("evaluation*.png"))
     assert "Nothing to be done" in make(made, *FEW, "all")
     os.utime(made / "out/prior.yaml")
