@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +136,12 @@ def write_model(
     return path
 
 
-def write_set(path: Path, sizes: Sequence[int] = (N,), n_frames: int = 5) -> Path:
+def write_set(
+    path: Path,
+    sizes: Sequence[int] = (N,),
+    n_frames: int = 5,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
     """A coarse-grained set of chains `chain_0`, ...; frame k of one is moved by k angstrom."""
     molecules, blocks = [], []
     for k, n in enumerate(sizes):
@@ -163,5 +169,5 @@ def write_set(path: Path, sizes: Sequence[int] = (N,), n_frames: int = 5) -> Pat
                 temperature=np.full(n_frames, 300.0, np.float32),
             )
         )
-    write_cg(path, molecules, list(SPECIES), SOURCES, {}, blocks, force=True)
+    write_cg(path, molecules, list(SPECIES), SOURCES, dict(metadata or {}), blocks, force=True)
     return path

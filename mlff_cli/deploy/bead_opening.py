@@ -92,7 +92,9 @@ def open_model(
                     remedy="leave the option out, or simulate the model file",
                 )
         potential = load_bead_potential(path, device, mode)
-        known = Known([potential.topology.plain()], str(path), only=True)
+        known = Known(
+            [potential.topology.plain()], str(path), True, potential.metadata.get("prior")
+        )
         return OpenedModel(known, path, mode, device, dtype, potential)
     file = load_model_file(path)
     if file.family != FAMILY:
@@ -101,5 +103,5 @@ def open_model(
             where=str(path),
             remedy="compile it, and use the artifact with ASE or OpenMM",
         )
-    known = Known(file.molecules, str(path), only=False)
+    known = Known(file.molecules, str(path), False, file.architecture.get("prior"))
     return OpenedModel(known, path, mode, device, dtype, file)

@@ -43,11 +43,13 @@ class Known:
         plain: of each, as `BeadTopology.plain` gives it.
         where: the model's file.
         only: whether the model computes no others, as an artifact does.
+        prior: plain values of the model's prior, which may tell the beads' mapping.
     """
 
     plain: Sequence[Mapping[str, Any]]
     where: str
     only: bool
+    prior: Mapping[str, Any] | None = None
 
     def find(self, name: str | None) -> BeadTopology:
         """The molecule of a name; without one, the only one.
@@ -158,7 +160,7 @@ def _of_set(
         chosen = _chosen(rows, draw, n)
         unique, inverse = np.unique(chosen, return_inverse=True)
         frames = np.concatenate([block.R for block in cg.blocks(unique, forces=False)])
-        notes = [*cg.notes]
+        notes = [*cg.notes, *_other_mapping(known, cg)]
         theirs = _same(known, topology)
         if theirs is not None:
             topology = theirs
@@ -176,6 +178,18 @@ def _of_set(
                 *molecules.notes,
             ]
     return Start(topology, frames.astype(np.float64)[inverse], notes)
+
+
+def _other_mapping(known: Known, cg: CGSet) -> list[str]:
+    """A note where the beads of a set are of another mapping than the model's."""
+    prior = known.prior if isinstance(known.prior, Mapping) else {}  # a file may hold anything
+    mine, theirs = str(prior.get("mapping", "unknown")), cg.mappings()
+    if mine in ("", "unknown") or not theirs - {mine}:
+        return []
+    return [
+        f"{cg.path} holds beads of {', '.join(map(repr, sorted(theirs)))}, the model's prior is of "
+        f"the mapping {mine!r}: types of one name may be other beads"
+    ]
 
 
 def _same(known: Known, topology: BeadTopology) -> BeadTopology | None:

@@ -96,7 +96,9 @@ class BeadCompilation:
             for file, path in zip(files, request.weights, strict=True)
         ]
         self._files = files
-        self.topology, self.notes = _molecule(Known(files[0].molecules, where, False), request)
+        self.topology, self.notes = _molecule(
+            Known(files[0].molecules, where, False, files[0].architecture.get("prior")), request
+        )
         try:
             bound = BoundBeadModel(self._models, self.topology)  # all that can be wrong is told now
         except DataError as error:

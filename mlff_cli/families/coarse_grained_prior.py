@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -161,12 +161,7 @@ def mapping_of(frames: BeadFrames) -> str:
 
 def _mappings(frames: BeadFrames) -> set[str]:
     """Names of the mappings that the files tell."""
-    names = set[str]()
-    for f in range(len(frames.paths)):
-        metadata = frames.set_of(f).metadata
-        each: list[Mapping[str, object]] = [metadata, *metadata.get("molecules", [])]
-        names |= {str(m["mapping"]) for m in each if isinstance(m.get("mapping"), str)}
-    return names - {"", UNKNOWN}
+    return set().union(*(frames.set_of(f).mappings() for f in range(len(frames.paths))))
 
 
 class BoundMolecules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,12 @@ def test_what_is_no_structure(tmp_path: Path) -> None:
         find_start(known(), tmp_path / "absent.pdb", None, "first", 1, 0)
     with pytest.raises(DataError, match="does not exist"):
         find_start(known(), tmp_path / "absent.h5", None, "first", 1, 0)
+
+
+def test_beads_of_another_mapping_are_told(tmp_path: Path) -> None:
+    path = write_set(tmp_path / "cg.npz", metadata={"mapping": "cacb"})
+    for mapping, told in (("ca", 1), ("cacb", 0), ("unknown", 0)):
+        model = dataclasses.replace(known(), prior={"mapping": mapping})
+        notes = [n for n in find_start(model, path, None, "first", 1, 0).notes if "mapping" in n]
+        assert len(notes) == told
+        assert all("'ca'" in n and "'cacb'" in n for n in notes)

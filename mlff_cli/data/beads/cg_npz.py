@@ -175,6 +175,15 @@ class CGSet:
             raise self._wrong(f"{name} must be a JSON {type(default).__name__}, found {value!r}")
         return value
 
+    def mappings(self) -> set[str]:
+        """Names of the mappings that the file tells, of itself or of its molecules."""
+        told = self.metadata.get("molecules", [])
+        each = [self.metadata, *(m for m in told if isinstance(m, dict))]
+        return {str(m["mapping"]) for m in each if isinstance(m.get("mapping"), str)} - {
+            "unknown",
+            "",
+        }
+
     def _check_metadata(self) -> None:
         version = self.metadata.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
