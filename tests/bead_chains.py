@@ -18,8 +18,8 @@ from mlff_cli.physics.replicas import Replicas
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.bead_topology import BeadTopology
 from mlff_cli.potentials.prior import Prior
-from mlff_cli.sampling.bead_dynamics import BeadDynamics
-from mlff_cli.sampling.bead_guard import Guard
+from mlff_cli.sampling.beads.dynamics import BeadDynamics
+from mlff_cli.sampling.beads.guard import Guard
 from tests.data.cg_sets import SOURCES
 from tests.potentials.bead_model_cases import tiny_model
 from tests.potentials.prior_cases import PARAMETRIC, SPECIES, chain_terms, chain_types

@@ -12,10 +12,10 @@ from mlff_cli.core.reporting import Summary, Table
 from mlff_cli.data.beads.prior_file import prior_to_plain
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import meta_path
-from mlff_cli.deploy.bead_artifact import write_bead_artifact
-from mlff_cli.deploy.bead_models import bead_model_from
-from mlff_cli.deploy.bead_potential import DTYPES
-from mlff_cli.deploy.bead_start import Known, find_start
+from mlff_cli.deploy.beads.artifact import write_bead_artifact
+from mlff_cli.deploy.beads.models import bead_model_from
+from mlff_cli.deploy.beads.potential import DTYPES
+from mlff_cli.deploy.beads.start import Known, find_start
 from mlff_cli.deploy.verify import VerificationRecord
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.bead_topology import BeadTopology

@@ -8,7 +8,7 @@ from typing import Any
 from mlff_cli.data.beads.bead_feed import BeadFeed
 from mlff_cli.data.beads.bead_frames import BeadFrames
 from mlff_cli.data.beads.bead_split import FrameSplit
-from mlff_cli.deploy.bead_molecules import molecules_of
+from mlff_cli.deploy.beads.molecules import molecules_of
 from mlff_cli.potentials.bead_model import BeadModel
 
 

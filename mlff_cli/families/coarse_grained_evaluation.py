@@ -17,16 +17,16 @@ from mlff_cli.data.beads.cg_beads import BeadMolecule
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import read_metadata
-from mlff_cli.deploy.bead_ensembles import (
+from mlff_cli.deploy.beads.ensembles import (
     Compared,
     Wanted,
     compare_ensembles,
     native_structure,
 )
-from mlff_cli.deploy.bead_force_comparison import ForceComparison, chosen_rows, compare_forces
-from mlff_cli.deploy.bead_forces import Forces, forces_by_part, forces_of_artifact
-from mlff_cli.deploy.bead_models import bead_model_from
-from mlff_cli.deploy.bead_reports import (
+from mlff_cli.deploy.beads.force_comparison import ForceComparison, chosen_rows, compare_forces
+from mlff_cli.deploy.beads.forces import Forces, forces_by_part, forces_of_artifact
+from mlff_cli.deploy.beads.models import bead_model_from
+from mlff_cli.deploy.beads.reports import (
     force_content,
     force_table,
     landscape_arrays,

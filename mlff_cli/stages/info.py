@@ -31,7 +31,7 @@ from mlff_cli.data.descriptions import (
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.data.trajectories.opening import trajectory_format
 from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
-from mlff_cli.deploy.bead_models import trained_prior
+from mlff_cli.deploy.beads.models import trained_prior
 from mlff_cli.deploy.torchscript import payload_sha256
 from mlff_cli.potentials.bead_topology import BeadTopology
 from mlff_cli.report.evaluation import COARSE, read_evaluation

@@ -22,10 +22,10 @@ from mlff_cli.core.runtime import StopRequest, interruptible
 from mlff_cli.data.trajectories.h5md import H5MDTrajectory
 from mlff_cli.data.trajectories.h5md_layout import ELEMENTS
 from mlff_cli.data.trajectories.partial_run import PartialRun
-from mlff_cli.deploy.bead_engines import ENGINES, Setting
-from mlff_cli.deploy.bead_opening import open_model
-from mlff_cli.deploy.bead_potential import BeadPotential
-from mlff_cli.deploy.bead_start import Start, find_start
+from mlff_cli.deploy.beads.engines import ENGINES, Setting
+from mlff_cli.deploy.beads.opening import open_model
+from mlff_cli.deploy.beads.potential import BeadPotential
+from mlff_cli.deploy.beads.start import Start, find_start
 from mlff_cli.deploy.predictor import resolve_device
 from mlff_cli.physics.langevin import Potential
 from mlff_cli.report.sampling import (
@@ -35,10 +35,10 @@ from mlff_cli.report.sampling import (
     plain_exchange,
     poor_exchange,
 )
-from mlff_cli.sampling.bead_dynamics import BeadDynamics
-from mlff_cli.sampling.bead_guard import Guard
-from mlff_cli.sampling.bead_plan import Options, Plan, make_plan
-from mlff_cli.sampling.bead_run import create, labels_of, pdb_of, simulate
+from mlff_cli.sampling.beads.dynamics import BeadDynamics
+from mlff_cli.sampling.beads.guard import Guard
+from mlff_cli.sampling.beads.plan import Options, Plan, make_plan
+from mlff_cli.sampling.beads.run import create, labels_of, pdb_of, simulate
 from mlff_cli.sampling.threaded import Threaded, torch_threads
 
 __all__ = ["Options", "run"]

@@ -27,8 +27,8 @@ import torch
 
 from mlff_cli.core.workers import available_cores
 from mlff_cli.deploy import torchscript
-from mlff_cli.deploy.bead_openmm import OpenMMReplicas
-from mlff_cli.deploy.bead_potential import BeadPotential
+from mlff_cli.deploy.beads.openmm import OpenMMReplicas
+from mlff_cli.deploy.beads.potential import BeadPotential
 from mlff_cli.physics.langevin import Langevin
 from mlff_cli.physics.md_schedule import Schedule
 from mlff_cli.physics.replicas import Replicas
@@ -37,8 +37,8 @@ from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.bead_topology import BeadTopology
 from mlff_cli.potentials.bound_bead_model import BoundBeadModel
 from mlff_cli.potentials.prior import Prior
-from mlff_cli.sampling.bead_dynamics import BeadDynamics
-from mlff_cli.sampling.bead_guard import Guard
+from mlff_cli.sampling.beads.dynamics import BeadDynamics
+from mlff_cli.sampling.beads.guard import Guard
 from mlff_cli.sampling.threaded import Threaded, torch_threads
 from tests.potentials.prior_cases import PARAMETRIC, SPECIES, chain_terms, chain_types
 

@@ -10,7 +10,7 @@ from mlff_cli.potentials.bead_edges import edges_of
 from mlff_cli.potentials.bead_model import MODES, BeadModel
 from mlff_cli.potentials.bound_bead_model import BoundBeadModel
 from mlff_cli.potentials.prior import BoundTerms, Prior
-from tests.deploy.bead_cases import members, topology
+from tests.deploy.beads.cases import members, topology
 from tests.potentials.prior_cases import PRIORS, chain
 
 N, T = 7, 3

@@ -11,12 +11,12 @@ from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.data.beads.prior_file import prior_to_plain
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import read_metadata
-from mlff_cli.deploy.bead_artifact import bead_potential_of, load_bead_potential
+from mlff_cli.deploy.beads.artifact import bead_potential_of, load_bead_potential
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior
 from mlff_cli.stages import info
 from mlff_cli.stages.compile import Options, run
-from tests.deploy.bead_cases import members, model_file, topology
+from tests.deploy.beads.cases import members, model_file, topology
 from tests.potentials.prior_cases import PRIORS, chain
 from tests.tiny import tiny_model_file
 

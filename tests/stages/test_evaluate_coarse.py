@@ -16,15 +16,15 @@ from mlff_cli.data.beads.bead_frames import BeadFrames
 from mlff_cli.data.beads.bead_split import split_frames
 from mlff_cli.data.beads.bead_split_file import held_out_rows
 from mlff_cli.data.beads.cg_npz import CGSet
-from mlff_cli.deploy.bead_artifact import write_bead_artifact
-from mlff_cli.deploy.bead_molecules import molecules_of
+from mlff_cli.deploy.beads.artifact import write_bead_artifact
+from mlff_cli.deploy.beads.molecules import molecules_of
 from mlff_cli.physics.internal_coordinates import dihedrals
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior
 from mlff_cli.stages import info, report
 from mlff_cli.stages.evaluate import Options, run
 from tests.coarse.backbones import backbone_frames, backbone_molecule
-from tests.deploy.bead_evaluation_cases import (
+from tests.deploy.beads.evaluation_cases import (
     SPRINGS,
     backbone_set,
     ca_chain,
@@ -228,7 +228,7 @@ def test_parts_of_a_model_are_told_apart(tmp_path: Path) -> None:
     pytest.importorskip("nequip")
     import torch
 
-    from mlff_cli.deploy.bead_forces import forces_by_part
+    from mlff_cli.deploy.beads.forces import forces_by_part
     from tests.potentials.bead_model_cases import tiny_model
 
     model = tiny_model(dtype=torch.float32)

@@ -14,7 +14,7 @@ from mlff_cli.potentials.prior import Prior
 from mlff_cli.stages import compile as compile_stage
 from mlff_cli.stages import evaluate as evaluate_stage
 from mlff_cli.stages.report import Options, run
-from tests.deploy.bead_cases import model_file, topology
+from tests.deploy.beads.cases import model_file, topology
 from tests.potentials.prior_cases import PRIORS
 from tests.synthetic import write_dataset
 from tests.tiny import tiny_model_file

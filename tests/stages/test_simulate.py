@@ -27,12 +27,12 @@ from mlff_cli.data.beads.prior_file import Entry, PriorFile, Term
 from mlff_cli.data.beads.prior_forms import Harmonic
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.data.trajectories.h5md import H5MDTrajectory
-from mlff_cli.deploy.bead_artifact import write_bead_artifact
-from mlff_cli.deploy.bead_models import bead_model_from
+from mlff_cli.deploy.beads.artifact import write_bead_artifact
+from mlff_cli.deploy.beads.models import bead_model_from
 from mlff_cli.potentials.bead_edges import edges_of
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior
-from mlff_cli.sampling import bead_run
+from mlff_cli.sampling.beads import run as bead_run
 from mlff_cli.stages.simulate import Options, run
 from tests.bead_chains import MASSES, N, PriorAlone, stretched, topology, write_model, write_set
 from tests.potentials.prior_cases import PARAMETRIC, SPECIES

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.deploy.bead_openmm import bead_system
+from mlff_cli.deploy.beads.openmm import bead_system
 from mlff_cli.physics.langevin import K_B
 from tests.bead_chains import MASSES, N, PriorAlone, assert_goes_on_exactly, stretched
 

@@ -7,8 +7,8 @@ import openmm
 import pytest
 import torch
 
-from mlff_cli.deploy.bead_artifact import load_bead_potential, write_bead_artifact
-from mlff_cli.deploy.bead_openmm import bead_system
+from mlff_cli.deploy.beads.artifact import load_bead_potential, write_bead_artifact
+from mlff_cli.deploy.beads.openmm import bead_system
 from mlff_cli.potentials.bead_edges import edges_of
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior

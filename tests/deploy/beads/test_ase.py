@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from mlff_cli.deploy.bead_ase import ASEReplicas, PotentialCalculator
+from mlff_cli.deploy.beads.ase import ASEReplicas, PotentialCalculator
 from tests.bead_chains import MASSES, N, PriorAlone, assert_goes_on_exactly, stretched
 
 

@@ -12,15 +12,15 @@ import yaml
 
 from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import CheckFailedError, DataError, UsageError
-from mlff_cli.deploy import bead_verify
 from mlff_cli.deploy.artifact import meta_path, read_metadata
-from mlff_cli.deploy.bead_artifact import (
+from mlff_cli.deploy.beads import verify as bead_verify
+from mlff_cli.deploy.beads.artifact import (
     bead_potential_of,
     load_bead_potential,
     write_bead_artifact,
 )
 from mlff_cli.potentials.bead_model import BeadModel
-from tests.deploy.bead_cases import members, model_file, topology
+from tests.deploy.beads.cases import members, model_file, topology
 from tests.potentials.prior_cases import chain
 
 N = 6

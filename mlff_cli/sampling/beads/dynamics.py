@@ -18,7 +18,7 @@ from mlff_cli.core.units import KJ_PER_KCAL
 from mlff_cli.physics.md_schedule import FS, Schedule
 from mlff_cli.physics.replica_exchange import Ladder
 from mlff_cli.physics.replicas import Replicas, Snapshots
-from mlff_cli.sampling.bead_guard import Finding, Guard
+from mlff_cli.sampling.beads.guard import Finding, Guard
 
 LOOK = 20  # steps
 NM = 0.1  # per angstrom

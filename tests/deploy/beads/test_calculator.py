@@ -9,10 +9,10 @@ from ase.units import fs
 from mlff_cli.core.errors import NumericalError, UsageError
 from mlff_cli.core.units import KCAL_MOL
 from mlff_cli.deploy import BeadCalculator, MLFFCalculator
-from mlff_cli.deploy.bead_artifact import load_bead_potential, write_bead_artifact
+from mlff_cli.deploy.beads.artifact import load_bead_potential, write_bead_artifact
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.prior import Prior
-from tests.deploy.bead_cases import topology
+from tests.deploy.beads.cases import topology
 from tests.potentials.prior_cases import PRIORS
 
 N = 6

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mlff_cli.core.errors import UsageError
-from mlff_cli.deploy.bead_artifact import load_bead_potential
+from mlff_cli.deploy.beads.artifact import load_bead_potential
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.bead_topology import BeadTopology
 from mlff_cli.potentials.bound_bead_model import BoundBeadModel

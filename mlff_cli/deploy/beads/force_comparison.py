@@ -12,9 +12,9 @@ from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.beads.cg_temperatures import rows_of_temperature
 from mlff_cli.data.beads.force_map_report import noise_bound
 from mlff_cli.data.temperatures import Temperatures
-from mlff_cli.deploy.bead_errors import BeadErrors, Labels
-from mlff_cli.deploy.bead_forces import Forces
-from mlff_cli.deploy.bead_molecules import molecules_of
+from mlff_cli.deploy.beads.errors import BeadErrors, Labels
+from mlff_cli.deploy.beads.forces import Forces
+from mlff_cli.deploy.beads.molecules import molecules_of
 from mlff_cli.potentials.bead_topology import BeadTopology, find_molecule
 
 SAMPLE = 40_000  # components of force that are kept for a figure

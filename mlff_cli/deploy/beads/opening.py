@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mlff_cli.core.errors import UsageError
 from mlff_cli.data.model_file import ModelFile, load_model_file
-from mlff_cli.deploy.bead_artifact import load_bead_potential
-from mlff_cli.deploy.bead_compiled import CompiledPotential
-from mlff_cli.deploy.bead_models import FAMILY, bead_model_from
-from mlff_cli.deploy.bead_potential import DTYPES, BeadPotential, bead_potential_of
-from mlff_cli.deploy.bead_start import Known
+from mlff_cli.deploy.beads.artifact import load_bead_potential
+from mlff_cli.deploy.beads.compiled import CompiledPotential
+from mlff_cli.deploy.beads.models import FAMILY, bead_model_from
+from mlff_cli.deploy.beads.potential import DTYPES, BeadPotential, bead_potential_of
+from mlff_cli.deploy.beads.start import Known
 from mlff_cli.deploy.predictor import ARTIFACT_SUFFIX
 from mlff_cli.physics.langevin import Potential
 from mlff_cli.potentials.bead_topology import BeadTopology

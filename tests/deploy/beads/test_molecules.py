@@ -11,7 +11,7 @@ from ase.data import atomic_masses
 from mlff_cli.data.beads.cg_beads import BeadMolecule
 from mlff_cli.data.beads.cg_npz import CGSet
 from mlff_cli.data.beads.cg_writer import write_cg
-from mlff_cli.deploy.bead_molecules import atom_shares, bead_masses, molecules_of, residue_mass
+from mlff_cli.deploy.beads.molecules import atom_shares, bead_masses, molecules_of, residue_mass
 from mlff_cli.potentials.bead_topology import BeadTopology, find_molecule
 from tests.data.cg_sets import SOURCES, block, chain, seed_set
 

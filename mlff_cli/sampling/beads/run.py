@@ -18,8 +18,8 @@ from mlff_cli.data.trajectories.h5md_cut import write_first_frames
 from mlff_cli.data.trajectories.h5md_writer import H5MDWriter, create_h5md
 from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.potentials.bead_topology import BeadTopology
-from mlff_cli.sampling.bead_dynamics import BeadDynamics, BrokenChainError
-from mlff_cli.sampling.bead_plan import Plan
+from mlff_cli.sampling.beads.dynamics import BeadDynamics, BrokenChainError
+from mlff_cli.sampling.beads.plan import Plan
 
 SAVE_SECONDS = 30.0  # at most this much work is lost by a kill -9
 SHOW_SECONDS = 0.2  # between signs of life

@@ -58,7 +58,7 @@ class Setting:
             MissingDependencyError: OpenMM is not there.
         """
         require_openmm()
-        from mlff_cli.deploy.bead_openmm import OpenMMReplicas
+        from mlff_cli.deploy.beads.openmm import OpenMMReplicas
 
         return OpenMMReplicas(
             self.potential,
@@ -70,7 +70,7 @@ class Setting:
 
     def ase(self) -> Replicas:
         """Replicas one after the other, in ASE."""
-        from mlff_cli.deploy.bead_ase import ASEReplicas, PotentialCalculator
+        from mlff_cli.deploy.beads.ase import ASEReplicas, PotentialCalculator
 
         return ASEReplicas(
             PotentialCalculator(self.potential, self.device),

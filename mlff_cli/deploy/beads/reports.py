@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.core.reporting import Table
-from mlff_cli.deploy.bead_ensembles import Compared
-from mlff_cli.deploy.bead_errors import BeadErrors, ForceErrors
-from mlff_cli.deploy.bead_force_comparison import ForceComparison
+from mlff_cli.deploy.beads.ensembles import Compared
+from mlff_cli.deploy.beads.errors import BeadErrors, ForceErrors
+from mlff_cli.deploy.beads.force_comparison import ForceComparison
 from mlff_cli.physics.ensembles.divergence import Comparison
 from mlff_cli.physics.ensembles.landscapes import Landscape
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mlff_cli.core.errors import DataError, UsageError
-from mlff_cli.deploy.bead_start import Known, find_start
-from mlff_cli.sampling.bead_run import pdb_of
+from mlff_cli.deploy.beads.start import Known, find_start
+from mlff_cli.sampling.beads.run import pdb_of
 from tests.bead_chains import MASSES, N, stretched, topology, write_set
 
 

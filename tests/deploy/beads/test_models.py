@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.deploy.bead_models import bead_model_from
-from mlff_cli.deploy.bead_potential import bead_potential_of
-from tests.deploy.bead_cases import members, model_file, topology
+from mlff_cli.deploy.beads.models import bead_model_from
+from mlff_cli.deploy.beads.potential import bead_potential_of
+from tests.deploy.beads.cases import members, model_file, topology
 from tests.potentials.prior_cases import chain
 
 

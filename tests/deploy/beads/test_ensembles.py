@@ -12,10 +12,10 @@ from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter
 from mlff_cli.data.beads.bead_pdb import bead_pdb
 from mlff_cli.data.beads.cg_npz import CGSet
-from mlff_cli.deploy.bead_ensembles import Wanted, compare_ensembles, native_structure
-from mlff_cli.deploy.bead_molecules import molecules_of
+from mlff_cli.deploy.beads.ensembles import Wanted, compare_ensembles, native_structure
+from mlff_cli.deploy.beads.molecules import molecules_of
 from tests.coarse.backbones import NAMES, backbone_frames, backbone_molecule
-from tests.deploy.bead_evaluation_cases import backbone_set, cg_set, simulation
+from tests.deploy.beads.evaluation_cases import backbone_set, cg_set, simulation
 
 R = 1.987204e-3  # kcal/mol/K
 MAPPED = replace(  # every bead the mean of two atoms; three atoms of water follow

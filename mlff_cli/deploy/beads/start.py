@@ -13,7 +13,7 @@ from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.data.beads.cg_npz import CGSet, is_cg_npz
 from mlff_cli.data.trajectories.opening import open_trajectory, trajectory_format
 from mlff_cli.data.trajectories.topology_file import read_topology
-from mlff_cli.deploy.bead_molecules import molecules_of
+from mlff_cli.deploy.beads.molecules import molecules_of
 from mlff_cli.potentials.bead_topology import BeadTopology, find_molecule
 
 PDB = (".pdb", ".ent", ".cif", ".mmcif", ".gro")

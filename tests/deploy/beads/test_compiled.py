@@ -10,8 +10,8 @@ import torch
 from torch.fx import GraphModule
 
 from mlff_cli.core.errors import CheckFailedError, MissingDependencyError, UsageError
-from mlff_cli.deploy import bead_compiled
-from mlff_cli.deploy.bead_compiled import CompiledPotential
+from mlff_cli.deploy.beads import compiled as bead_compiled
+from mlff_cli.deploy.beads.compiled import CompiledPotential
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.bound_bead_model import BoundBeadModel
 from mlff_cli.potentials.prior import Prior

@@ -11,7 +11,7 @@ from torch import Tensor
 from mlff_cli.core.errors import UsageError
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.deploy import torchscript
-from mlff_cli.deploy.bead_models import bead_model_from
+from mlff_cli.deploy.beads.models import bead_model_from
 from mlff_cli.potentials.bead_model import MODES
 from mlff_cli.potentials.bead_topology import BeadTopology
 from mlff_cli.potentials.bound_bead_model import BoundBeadModel

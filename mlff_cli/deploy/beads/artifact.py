@@ -13,9 +13,9 @@ from typing import Any
 from mlff_cli.core.errors import DataError
 from mlff_cli.deploy import torchscript
 from mlff_cli.deploy.artifact import keep_verified, read_metadata
-from mlff_cli.deploy.bead_models import FAMILY
-from mlff_cli.deploy.bead_potential import BeadPotential, bead_potential_of
-from mlff_cli.deploy.bead_verify import verify_bead_artifact
+from mlff_cli.deploy.beads.models import FAMILY
+from mlff_cli.deploy.beads.potential import BeadPotential, bead_potential_of
+from mlff_cli.deploy.beads.verify import verify_bead_artifact
 from mlff_cli.deploy.verify import VerificationRecord
 from mlff_cli.potentials.bead_model import BeadModel
 from mlff_cli.potentials.bead_topology import BeadTopology

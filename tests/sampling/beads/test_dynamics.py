@@ -13,8 +13,8 @@ from mlff_cli.core.units import KJ_PER_KCAL
 from mlff_cli.physics.langevin import K_B, Langevin
 from mlff_cli.physics.md_schedule import Schedule
 from mlff_cli.potentials.prior import Prior
-from mlff_cli.sampling.bead_dynamics import LOOK, BeadDynamics, BrokenChainError
-from mlff_cli.sampling.bead_guard import Guard
+from mlff_cli.sampling.beads.dynamics import LOOK, BeadDynamics, BrokenChainError
+from mlff_cli.sampling.beads.guard import Guard
 from tests.potentials.prior_cases import PARAMETRIC, chain_terms, chain_types
 
 STIFF, N = 2.0, 4

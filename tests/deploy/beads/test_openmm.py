@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mlff_cli.deploy.bead_openmm import OpenMMReplicas, bead_system
+from mlff_cli.deploy.beads.openmm import OpenMMReplicas, bead_system
 from tests.bead_chains import MASSES, N, PriorAlone, assert_goes_on_exactly, stretched
 
 

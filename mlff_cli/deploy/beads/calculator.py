@@ -13,8 +13,8 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from mlff_cli.core.errors import DataError, NumericalError, UsageError
 from mlff_cli.core.units import KCAL_MOL
-from mlff_cli.deploy.bead_artifact import load_bead_potential
-from mlff_cli.deploy.bead_potential import BeadPotential
+from mlff_cli.deploy.beads.artifact import load_bead_potential
+from mlff_cli.deploy.beads.potential import BeadPotential
 
 BEAD = "X"  # chemical symbol: beads are no elements
 

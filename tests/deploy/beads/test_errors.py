@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlff_cli.core.errors import NumericalError
-from mlff_cli.deploy.bead_errors import ZERO, BeadErrors, ForceErrors, Labels, Sums
+from mlff_cli.deploy.beads.errors import ZERO, BeadErrors, ForceErrors, Labels, Sums
 
 LABELS = {
     0: Labels(("A", "B", "A"), ("ALA", "GLY", "ALA"), ("CA",) * 3),

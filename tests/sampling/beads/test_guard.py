@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mlff_cli.core.errors import DataError
-from mlff_cli.sampling import bead_guard
-from mlff_cli.sampling.bead_guard import Guard
+from mlff_cli.sampling.beads import guard as bead_guard
+from mlff_cli.sampling.beads.guard import Guard
 
 
 def line(n: int, spacing: float = 3.8) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Coarse-grained models: what leaves the toolkit, and what it is worth."""
