@@ -33,7 +33,7 @@ import torch
 from matplotlib.figure import Figure
 
 from mlff_cli.data.model_file import load_model_file
-from mlff_cli.deploy.bead_artifact import bead_potential_of
+from mlff_cli.deploy.beads.artifact import bead_potential_of
 from mlff_cli.physics.ensembles.decorrelation import decorrelated, statistical_inefficiency
 from mlff_cli.physics.ensembles.divergence import compare, jensen_shannon
 from mlff_cli.physics.ensembles.free_energy import free_energy
