@@ -43,6 +43,7 @@ from mlff_cli.report.bead_parity import ForcePanel, write_force_parity
 from mlff_cli.report.free_energies import write_planes, write_profiles
 
 UNITS = {"energy": "kcal/mol", "length": "A", "force": "kcal/mol/A", "divergence": "nat"}
+MOST_BINS = 720  # of an axis, half a degree
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,11 @@ def _draw_forces(path: Path, found: ForceComparison, title: str) -> None:
 def _check_options(data: Sequence[str | Path], asked: Asked) -> None:
     rules = (
         (bool(data), "a coarse-grained set is needed", "mlff evaluate MODEL CG.npz"),
-        (asked.bins >= 2, f"--bins must be 2 or more, found {asked.bins}", None),
+        (
+            2 <= asked.bins <= MOST_BINS,
+            f"--bins must be 2 to {MOST_BINS}, found {asked.bins}",
+            "36 are cells of 10 degrees; more need more frames than a simulation has",
+        ),
         (asked.discard >= 0, f"--discard must be 0 ps or more, found {asked.discard:g}", None),
         (asked.lag >= 1, f"--lag must be 1 frame or more, found {asked.lag}", None),
         (

@@ -208,8 +208,9 @@ def test_contradictions_are_refused(folder: Path, tmp_path: Path) -> None:
         run(*arguments, replace(PLAIN, reference=folder / "same.h5"))
     with pytest.raises(UsageError, match="in kcal/mol, found --units eV"):
         run(*arguments, replace(PLAIN, units="eV"))
-    with pytest.raises(UsageError, match="--bins must be 2"):
-        run(*arguments, replace(PLAIN, bins=1, simulation=(folder / "same.h5",)))
+    for bins in (1, 10**6):  # a million cells a side are terabytes
+        with pytest.raises(UsageError, match="--bins must be 2 to 720"):
+            run(*arguments, replace(PLAIN, bins=bins, simulation=(folder / "same.h5",)))
     simulation(tmp_path / "hot.h5", backbone_frames(50, 2), kelvin=400.0)
     with pytest.raises(UsageError, match="no frame has the temperature 300 K, found 400 K"):
         run(*arguments, replace(PLAIN, simulation=(tmp_path / "hot.h5",)))
