@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mlff_cli.core.compilers import check_compiler
 from mlff_cli.core.fields import FIELDS
 from mlff_cli.training.losses import LossValue
 from mlff_cli.training.precision import Precision, mixed
-from mlff_cli.training.recording import Compiler, Dims, Recorded, check_compiler, inductor
+from mlff_cli.training.recording import Compiler, Dims, Recorded, inductor
 from mlff_cli.training.task import Batch, Task
 
 
@@ -40,7 +41,7 @@ class CompiledBackward:
     def __init__(
         self, task: Task, precision: Precision = "full", compiler: Compiler = inductor
     ) -> None:
-        check_compiler(next(task.model.parameters()).device)
+        check_compiler(next(task.model.parameters()).device.type, "a training step")
         self._compiler = compiler
         self._objective = _Objective(task, precision)
         self._graphs: dict[tuple[object, ...], _Graph] = {}

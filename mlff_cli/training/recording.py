@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from mlff_cli.core.errors import MissingDependencyError
-
 Dims = Sequence[str | int]
 Compiler = Callable[[GraphModule, list[Tensor]], Callable[..., Any]]
 
@@ -113,28 +111,3 @@ def _without_values(fake: object, tensor: Tensor, dims: Dims, example: dict[str,
     context: Any = StatelessSymbolicContext(dynamic_sizes=kinds)
     blank = torch.empty(sizes, dtype=tensor.dtype, device=tensor.device)
     return fake.from_tensor(blank, symbolic_context=context)  # type: ignore[attr-defined, no-any-return]
-
-
-def check_compiler(device: torch.device) -> None:
-    """Refuse where Inductor has nothing to compile with.
-
-    Raises:
-        MissingDependencyError: no C++ compiler, or no Triton for a GPU.
-    """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-    from torch.utils._triton import has_triton
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        raise MissingDependencyError(
-            "a compiled training step needs a C++ compiler, found none",
-            remedy="install g++ (apt install g++, conda install gxx) or set CXX; or leave "
-            "--compile out",
-        ) from None
-    if device.type != "cpu" and not has_triton():
-        raise MissingDependencyError(
-            f"a compiled training step on {device} needs Triton, found none",
-            remedy="pip install triton, or leave --compile out",
-        )

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mlff_cli.core.compilers import check_compiler
 from mlff_cli.core.errors import MissingDependencyError
 from mlff_cli.families.multifidelity import predict
 from mlff_cli.potentials.aimnet2.model import AIMNet2
 from mlff_cli.training.compiled import CompiledBackward
 from mlff_cli.training.losses import build_loss
-from mlff_cli.training.recording import Recorded, check_compiler
+from mlff_cli.training.recording import Recorded
 from mlff_cli.training.settings_loss import LossSection
 from tests.potentials.aimnet2_cases import make_batch
 from tests.tiny import tiny_spec
@@ -185,7 +186,7 @@ def test_without_a_compiler_the_remedy_is_named() -> None:
 
     absent = config.patch({"cpp.cxx": ("no-such-compiler",)})
     with absent, pytest.raises(MissingDependencyError, match="C\\+\\+ compiler") as caught:
-        check_compiler(torch.device("cpu"))
+        check_compiler("cpu", "a training step")
     assert caught.value.exit_code == 4
     assert "g++" in str(caught.value.remedy)
 
@@ -203,7 +204,7 @@ class Spring(nn.Module):
 
 def test_machine_code_of_second_derivatives() -> None:
     """The whole way down to Inductor, of a function that takes a second to compile."""
-    check_compiler(torch.device("cpu"))
+    check_compiler("cpu", "a training step")
     spring = Spring()
 
     def function(inputs: Mapping[str, Tensor]) -> list[Tensor]:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from mlff_cli.core.errors import CheckFailedError, MissingDependencyError, UsageError
+from mlff_cli.core.compilers import check_compiler
+from mlff_cli.core.errors import CheckFailedError, UsageError
 from mlff_cli.potentials.allegro import Allegro
 from mlff_cli.potentials.bead_edges import pairs_of
 from mlff_cli.potentials.bound_bead_model import BoundBeadModel
@@ -56,7 +57,7 @@ class CompiledPotential:
     def __init__(
         self, bound: BoundBeadModel, mode: str = "full", compiler: Compiler = inductor
     ) -> None:
-        check_compiler(bound.types.device)
+        check_compiler(bound.types.device.type, "a potential")
         near = any(isinstance(module, NearPairs) for module in bound.modules())
         if bound.n_beads > MOST_BEADS or near:
             raise UsageError(
@@ -139,28 +140,3 @@ def _plain_networks(bound: BoundBeadModel) -> list[nn.Module]:
         assert isinstance(allegro, Allegro)
         networks.append(allegro.plain_network().eval().requires_grad_(False))
     return networks
-
-
-def check_compiler(device: torch.device) -> None:
-    """Refuse where Inductor has nothing to compile with.
-
-    Raises:
-        MissingDependencyError: no C++ compiler, or no Triton for a GPU.
-    """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-    from torch.utils._triton import has_triton
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        raise MissingDependencyError(
-            "a compiled potential needs a C++ compiler, found none",
-            remedy="install g++ (apt install g++, conda install gxx) or set CXX; or leave "
-            "--compile out",
-        ) from None
-    if device.type != "cpu" and not has_triton():
-        raise MissingDependencyError(
-            f"a compiled potential on {device} needs Triton, found none",
-            remedy="pip install triton, or leave --compile out",
-        )

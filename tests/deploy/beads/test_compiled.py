@@ -74,7 +74,7 @@ def test_large_molecules_and_missing_compilers_are_refused(
     with pytest.raises(UsageError, match="up to 32 beads, this one has 40"):
         CompiledPotential(bound(n=40))
 
-    def none(device: torch.device) -> None:
+    def none(device: str, what: str) -> None:
         raise MissingDependencyError("none")
 
     monkeypatch.setattr(bead_compiled, "check_compiler", none)
