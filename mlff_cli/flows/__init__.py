@@ -1,0 +1,1 @@
+"""Normalizing flows between temperatures, their objective and the gate of their energies."""
