@@ -18,8 +18,17 @@ import numpy as np
 K_B = 0.00831446261815324  # kJ/mol/K: N_A k_B, exact in the SI
 
 
+def tried(n_pairs: int, attempt: int) -> np.ndarray:
+    """(n_pairs,) which pairs of neighbours are tried when so many attempts came before."""
+    return np.asarray(np.arange(n_pairs) % 2 == attempt % 2)
+
+
 def swap(
-    energies: np.ndarray, temperatures: np.ndarray, attempt: int, rng: np.random.Generator
+    energies: np.ndarray,
+    temperatures: np.ndarray,
+    attempt: int,
+    rng: np.random.Generator,
+    log_p: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Try to exchange the configurations of neighbouring temperatures.
 
@@ -28,15 +37,18 @@ def swap(
         temperatures: (K,) in K.
         attempt: how many attempts came before; even and odd ones try other pairs.
         rng: where uniform numbers come from; K - 1 of them are drawn, whatever is tried.
+        log_p: (K-1,) ln of the probability of every pair, where it is another than that of a plain
+            swap (`physics.mapped_exchange`); NaN leaves a pair to the plain rule.
 
     Returns:
         order (K,): which temperature the configuration now at temperature k was at; attempted
         (K-1,) and accepted (K-1,): pairs (k, k+1).
     """
     beta = 1 / (K_B * temperatures)
-    log_p = (beta[:-1] - beta[1:]) * (energies[:-1] - energies[1:])
-    attempted = np.arange(len(log_p)) % 2 == attempt % 2
-    accepted = attempted & (np.log1p(-rng.random(len(log_p))) < log_p)  # log of (0, 1]
+    plain = (beta[:-1] - beta[1:]) * (energies[:-1] - energies[1:])
+    rule = plain if log_p is None else np.where(np.isnan(log_p), plain, log_p)
+    attempted = tried(len(rule), attempt)
+    accepted = attempted & (np.log1p(-rng.random(len(rule))) < rule)  # log of (0, 1]
     order = np.arange(len(energies))
     for k in np.flatnonzero(accepted):
         order[[k, k + 1]] = order[[k + 1, k]]
@@ -76,18 +88,21 @@ class Ladder:
         trips = np.zeros(n, dtype="int64")
         return cls(np.asarray(temperatures), np.arange(n), tried, done, 0, last_end, trips)
 
-    def exchange(self, energies: np.ndarray, seed: int) -> np.ndarray:
+    def exchange(
+        self, energies: np.ndarray, seed: int, log_p: np.ndarray | None = None
+    ) -> np.ndarray:
         """One exchange step; the random numbers depend on `seed` and the step's number alone.
 
         Args:
             energies: (K,) at every temperature, kJ/mol.
             seed: of all exchange.
+            log_p: (K-1,) of mapped swaps, see `swap`.
 
         Returns:
             order (K,), see `swap`.
         """
         rng = np.random.default_rng([seed, self.attempts])
-        order, attempted, accepted = swap(energies, self.temperatures, self.attempts, rng)
+        order, attempted, accepted = swap(energies, self.temperatures, self.attempts, rng, log_p)
         self.attempts += 1
         self.attempted += attempted
         self.accepted += accepted
