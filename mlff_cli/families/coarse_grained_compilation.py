@@ -14,6 +14,7 @@ from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import meta_path
 from mlff_cli.deploy.beads.artifact import write_bead_artifact
 from mlff_cli.deploy.beads.models import bead_model_from
+from mlff_cli.deploy.beads.opening import trained_at
 from mlff_cli.deploy.beads.potential import DTYPES
 from mlff_cli.deploy.beads.start import Known, find_start
 from mlff_cli.deploy.verify import VerificationRecord
@@ -141,6 +142,7 @@ class BeadCompilation:
             "prior": None if first.prior is None else _plain_prior(first.prior, self.inputs[0]),
             "allegro": first.architecture()["allegro"],
             "dtype": self._request.dtype,
+            "temperature": trained_at(file),  # K
             "units": dict(file.units),
             "provenance": {**provenance, "model": _plain(file.provenance)},
         }
@@ -159,12 +161,14 @@ class BeadCompilation:
 
     def _folder(self, model: BeadModel, metadata: dict[str, Any]) -> Summary:
         from mlff_cli.deploy.lammps.folder import write_lammps_folder
+        from mlff_cli.deploy.lammps.input_script import Run
 
         checks = write_lammps_folder(
             model,
             self.topology,
             self._path,
             metadata,
+            run=Run(temperature=trained_at(self._files[0]) or Run.temperature),
             device=self._request.device,
             force=self._request.force,
         )

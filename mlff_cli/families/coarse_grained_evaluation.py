@@ -289,7 +289,7 @@ def _draw_forces(path: Path, found: ForceComparison, title: str) -> None:
         mode: {name: e.rmse for name, e in errors.by("types", mode).items()}
         for mode in modes_of(errors)
     }
-    write_force_parity(path, panels, by_type, found.noise_floor, f"Forces of {title}")
+    write_force_parity(path, panels, by_type, found.noise_bound, f"Forces of {title}")
 
 
 def _check_options(data: Sequence[str | Path], asked: Asked) -> None:

@@ -2,7 +2,7 @@
 
 The first row has a parity panel per mode; points are a sample, the errors beside them are of all
 forces. Below stand the RMSE of every type of bead in every mode, the RMS of the reference being
-that of the model without any force, and the noise floor where it is known.
+that of the model without any force, and the bound on the noise where it is known.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write_force_parity(
     path: Path,
     panels: Sequence[ForcePanel],
     by_type: Mapping[str, Mapping[str, float]],
-    floor: float | None,
+    bound: float | None,
     title: str,
 ) -> None:
     """Draw and write a PNG; the same values give the same bytes.
@@ -57,7 +57,7 @@ def write_force_parity(
         path: the file; nothing atomic happens here.
         panels: one or more.
         by_type: RMSE by type, of every mode, kcal/mol/angstrom; `zero` has the RMS of the labels.
-        floor: RMSE that noise alone makes, kcal/mol/angstrom, or None.
+        bound: RMSE that noise alone makes at most, kcal/mol/angstrom, or None.
         title: above all.
     """
     columns = len(panels)
@@ -68,7 +68,7 @@ def write_force_parity(
     top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=[1.15, 0.85], squeeze=False))
     for ax, panel in zip(top.subplots(1, columns, squeeze=False)[0], panels, strict=True):
         _parity(ax, panel)
-    _bars(bottom.subplots(), by_type, floor)
+    _bars(bottom.subplots(), by_type, bound)
     figure.suptitle(title, fontsize=10.5, color=INK, weight="bold")
     # no software version in the file: it would change the bytes and nothing else
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
@@ -109,7 +109,7 @@ def _parity(ax: Any, panel: ForcePanel) -> None:
     _plain(ax)
 
 
-def _bars(ax: Any, by_type: Mapping[str, Mapping[str, float]], floor: float | None) -> None:
+def _bars(ax: Any, by_type: Mapping[str, Mapping[str, float]], bound: float | None) -> None:
     modes = [m for m in ("zero", "prior", "ml", "full") if m in by_type]
     types = list(by_type[modes[0]])[:MOST_TYPES]
     wide = 0.8 / len(modes)
@@ -117,8 +117,8 @@ def _bars(ax: Any, by_type: Mapping[str, Mapping[str, float]], floor: float | No
         x = np.arange(len(types)) - 0.4 + wide * (k + 0.5)
         heights = [by_type[mode][t] for t in types]
         ax.bar(x, heights, wide, color=SHADES[mode], label=NAMES[mode], zorder=2)
-    if floor is not None:
-        ax.axhline(floor, color=INK, lw=1.0, ls=(0, (4, 2)), label="noise, at most", zorder=3)
+    if bound is not None:
+        ax.axhline(bound, color=INK, lw=1.0, ls=(0, (4, 2)), label="noise, at most", zorder=3)
     ax.set_xticks(np.arange(len(types)), types, rotation=90 if len(types) > 12 else 0)
     ax.set_ylabel(f"RMSE ({UNIT})", fontsize=8.5, color=INK)
     ax.set_xlim(-0.6, len(types) - 0.4)

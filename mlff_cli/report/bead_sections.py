@@ -35,11 +35,11 @@ def bead_evaluation_section(
 def _forces(section: Section, result: Mapping[str, Any], figures: Mapping[str, bytes]) -> None:
     modes = list(result["errors"])
     full = result["errors"]["full"]
-    floor = result["noise_floor"]
+    bound = result["noise_bound"]
     cards = [("force RMSE", f"{full['rmse']:.3g}", UNIT)]
     if full.get("relative") is not None:
         cards.append((f"relative error: {full['verdict']}", f"{100 * full['relative']:.1f}", "%"))
-    cards += [("noise, at most", f"{floor:.3g}", UNIT)] if floor is not None else []
+    cards += [("noise, at most", f"{bound:.3g}", UNIT)] if bound is not None else []
     section.blocks.append(Cards(cards))
     heads = ["model", f"RMSE ({UNIT})", "relative", "cosine", "components"]
     rows = [

@@ -54,7 +54,7 @@ class _ForceErrors(_Part):
 class _BeadResult(_Part):
     data: str
     frames: int
-    noise_floor: float | None
+    noise_bound: float | None
     errors: dict[str, _ForceErrors]
     by_type: dict[str, dict[str, _ForceErrors]]
 

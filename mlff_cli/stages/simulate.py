@@ -43,6 +43,8 @@ from mlff_cli.sampling.threaded import Threaded, torch_threads
 
 __all__ = ["Options", "run"]
 
+SAME_KELVIN = 1e-3  # relative
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
@@ -53,12 +55,14 @@ class Prepared:
         compute: what engines call: the potential, or its machine code.
         start: the molecule, and where replicas start.
         guard: what its chains must keep to.
+        kelvin: temperature that the model was trained at; None: unknown.
     """
 
     potential: BeadPotential
     compute: Potential
     start: Start
     guard: Guard
+    kelvin: float | None
 
 
 def run(
@@ -94,7 +98,7 @@ def run(
     plan = make_plan(Path(model), given, Path(output), options)
     with torch_threads(plan.threads):
         prepared = _prepare(plan)
-        for note in prepared.start.notes:
+        for note in (*prepared.start.notes, *_elsewhere(plan, prepared.kelvin)):
             reporter.warning(note)
         if options.dry_run:
             return _dry_summary(plan, prepared)
@@ -169,7 +173,17 @@ def _prepare(plan: Plan) -> Prepared:
         raise
     potential = model.potential(topology)
     compute = model.compiled(topology) if options.compile else potential
-    return Prepared(potential, compute, start, guard)
+    return Prepared(potential, compute, start, guard, model.kelvin)
+
+
+def _elsewhere(plan: Plan, kelvin: float | None) -> list[str]:
+    """That the model is not of the temperatures it is run at."""
+    if kelvin is None or np.allclose(plan.temperatures, kelvin, rtol=SAME_KELVIN):
+        return []
+    return [
+        f"{plan.model} was trained on frames of {kelvin:g} K: forces of beads are those of a free "
+        "energy, and at other temperatures it gives no ensemble of the molecule"
+    ]
 
 
 def _dynamics(plan: Plan, prepared: Prepared, threaded: Threaded) -> BeadDynamics:
@@ -239,6 +253,7 @@ def _facts(plan: Plan, prepared: Prepared) -> dict[str, Any]:
         "timestep_fs": plan.timestep,
         "friction_per_ps": options.friction,
         "seed": options.seed,
+        "start": options.start,
         "provenance": provenance(command, inputs, seed=options.seed, packages=used),
     }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -75,7 +77,7 @@ def test_errors_are_those_that_were_put_in(folder: Path, tmp_path: Path) -> None
     beads = result["molecules"][0]["beads"]
     assert [b["residue"] for b in beads] == ["ALA1", "GLY2", "TRP3", "ALA4", "ALA5"]
     assert all(b["rmse"]["full"] == pytest.approx(NOISE, rel=0.4) for b in beads)
-    assert result["noise_floor"] == pytest.approx(np.sqrt((5 * 4 + 9 * 16) / 14))
+    assert result["noise_bound"] == pytest.approx(np.sqrt((5 * 4 + 9 * 16) / 14))
 
 
 def test_one_molecule_can_be_chosen(folder: Path, tmp_path: Path) -> None:
@@ -159,6 +161,24 @@ def test_frames_that_were_trained_on_are_told(folder: Path, tmp_path: Path) -> N
     reporter = NullReporter()
     run(tmp_path / "m.pt", [folder / "CG.npz"], tmp_path / "e.json", PLAIN, reporter)
     assert any("frames that it has seen" in w for w in reporter.warnings)
+
+
+def test_replicas_that_began_at_drawn_frames_are_told(folder: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn.h5"
+    shutil.copy(folder / "same.h5", drawn)
+    with h5py.File(drawn, "r+") as file:
+        file.attrs["start"] = "random"
+    for path, discard, told in ((drawn, 0.0, 1), (drawn, 100.0, 0), (folder / "same.h5", 0.0, 0)):
+        reporter = NullReporter()
+        options = replace(PLAIN, simulation=(path,), discard=discard, force=True)
+        run(
+            folder / "springs.pt",
+            [folder / "reference.npz"],
+            tmp_path / "e.json",
+            options,
+            reporter,
+        )
+        assert sum("began at frames drawn" in w for w in reporter.warnings) == told
 
 
 def test_frames_that_were_held_out_are_looked_at_alone(folder: Path, tmp_path: Path) -> None:

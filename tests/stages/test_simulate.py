@@ -245,6 +245,20 @@ def test_every_engine_writes_the_models_forces(engine: Any, model: Path, tmp_pat
     np.testing.assert_allclose(frames.forces, forces.numpy(), atol=2e-3)
 
 
+def test_another_temperature_than_the_models_is_told(model: Path, tmp_path: Path) -> None:
+    file = load_model_file(model)
+    file.config = {"data": {"temperature": 300.0}}
+    file.save(tmp_path / "m.pt")
+    told = {}
+    for kelvin in (300.0, 350.0):
+        ear = Ear()
+        options = dataclasses.replace(SHORT, temperatures=(kelvin,), steps=1, dry_run=True)
+        run(tmp_path / "m.pt", None, tmp_path / "a.h5", options, ear)
+        told[kelvin] = [w for w in ear.warnings if "was trained on frames of 300 K" in w]
+    assert not told[300.0]
+    assert len(told[350.0]) == 1
+
+
 def test_replicas_start_from_frames_of_a_set(model: Path, tmp_path: Path) -> None:
     data = write_set(tmp_path / "cg.npz", (4, N))
     options = dataclasses.replace(SHORT, steps=1, timestep=0.5, start="random", molecule="chain_1")

@@ -218,6 +218,11 @@ def _opened(
         if trajectory.n_atoms != topology.n_beads:
             beads = _mapped(wanted.mapping, trajectory.n_atoms, topology, str(path))
         found = conformations_of_trajectory(trajectory, topology.n_beads, kelvin, beads, discard)
+        if trajectory.facts.get("start") == "random" and not discard:
+            found.notes.append(
+                f"{path}: its replicas began at frames drawn from a structure; what they remember "
+                "of it counts as the model's: leave it out with --discard"
+            )
         yield found
 
 

@@ -28,7 +28,7 @@ class ForceComparison:
         errors: of all modes.
         topologies: of the molecules, by their numbers.
         kelvin: temperature of the frames; None where the set does not say.
-        noise_floor: RMSE that the noise of the reference alone makes, at most, kcal/mol/angstrom;
+        noise_bound: RMSE that the noise of the reference alone makes, at most, kcal/mol/angstrom;
             None where it is not known of every molecule.
         reference: (p,) sample of the reference's components.
         predicted: the same of every mode.
@@ -38,7 +38,7 @@ class ForceComparison:
     errors: BeadErrors
     topologies: dict[int, BeadTopology]
     kelvin: float | None
-    noise_floor: float | None
+    noise_bound: float | None
     reference: np.ndarray
     predicted: dict[str, np.ndarray]
     notes: list[str] = field(default_factory=list)

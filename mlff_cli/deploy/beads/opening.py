@@ -28,6 +28,7 @@ class OpenedModel:
         mode: full, prior or ml.
         device: where it computes.
         dtype: of a model file's network; None: as it was trained.
+        kelvin: temperature of the frames that it was trained on; None: unknown.
         source: the model file, or an artifact's potential.
     """
 
@@ -36,6 +37,7 @@ class OpenedModel:
     mode: str
     device: str
     dtype: str | None
+    kelvin: float | None
     source: ModelFile | BeadPotential
 
     def potential(self, topology: BeadTopology) -> BeadPotential:
@@ -64,6 +66,12 @@ class OpenedModel:
         dtype = None if self.dtype is None else DTYPES[self.dtype]
         model = bead_model_from(self.source, str(self.path), dtype)
         return CompiledPotential(BoundBeadModel([model], topology).to(self.device), self.mode)
+
+
+def trained_at(file: ModelFile) -> float | None:
+    """Temperature in K of the frames that a model was trained on; None: unknown."""
+    kelvin = file.config.get("data", {}).get("temperature")
+    return None if kelvin is None else float(kelvin)
 
 
 def open_model(
@@ -95,7 +103,8 @@ def open_model(
         known = Known(
             [potential.topology.plain()], str(path), True, potential.metadata.get("prior")
         )
-        return OpenedModel(known, path, mode, device, dtype, potential)
+        kelvin = potential.metadata.get("temperature")
+        return OpenedModel(known, path, mode, device, dtype, kelvin, potential)
     file = load_model_file(path)
     if file.family != FAMILY:
         raise UsageError(
@@ -104,4 +113,4 @@ def open_model(
             remedy="compile it, and use the artifact with ASE or OpenMM",
         )
     known = Known(file.molecules, str(path), False, file.architecture.get("prior"))
-    return OpenedModel(known, path, mode, device, dtype, file)
+    return OpenedModel(known, path, mode, device, dtype, trained_at(file), file)

@@ -40,7 +40,7 @@ def force_content(found: ForceComparison) -> dict[str, Any]:
     return {
         "frames": sum(errors.frames(k) for k in errors.molecules),
         "temperature": found.kelvin,
-        "noise_floor": found.noise_floor,
+        "noise_bound": found.noise_bound,
         "errors": {mode: errors.overall(mode).plain() for mode in modes},
         **grouped,
         "molecules": [_molecule(found, k, modes) for k in errors.molecules],
@@ -88,9 +88,9 @@ def force_table(found: ForceComparison, title: str) -> Table:
             ]
         )
     notes = []
-    if found.noise_floor is not None:
+    if found.noise_bound is not None:
         notes.append(
-            f"noise of the reference forces: at most {found.noise_floor:.4g} {UNIT}, which no "
+            f"noise of the reference forces: at most {found.noise_bound:.4g} {UNIT}, which no "
             "model of these beads can predict"
         )
     notes += _worst(found)
