@@ -22,7 +22,7 @@ from mlff_cli.physics.replica_exchange import K_B
 AUTOMATIC = ("CUDA", "HIP", "CPU", "Reference")  # fastest first; OpenCL only by name
 HOT = 5.0  # times its temperature: a molecule that is exploding
 FEWEST = 30  # degrees of freedom from which on the kinetic temperature says something
-_STREAM = {"velocities": 0, "noise": 1}  # random numbers for different ends
+_STREAM = {"velocities": 0, "noise": 1, "placed": 2}  # random numbers for different ends
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ class Replica:
         moving = int((self._masses > 0).sum())
         self.degrees_of_freedom = 3 * moving - system.getNumConstraints()
 
-    def _random(self, purpose: str) -> int:
+    def _random(self, purpose: str, *further: int) -> int:
         """A seed for OpenMM, never 0, which would mean a random one."""
-        key = [self._seed, self._index, _STREAM[purpose]]
+        key = [self._seed, self._index, _STREAM[purpose], *further]
         return 1 + int(np.random.SeedSequence(key).generate_state(1)[0]) % (2**31 - 2)
 
     def start(self, positions: np.ndarray) -> None:
@@ -223,6 +223,33 @@ class Replica:
         velocities = self._context.getState(velocities=True).getVelocities(asNumpy=True)._value
         self._context.setVelocities(velocities * np.sqrt(temperature / self.temperature))
         self._set_temperature(temperature)
+
+    def energy_at(self, positions: np.ndarray) -> float:
+        """Potential energy of other positions (N, 3), nm, in kJ/mol; NaN where there is none.
+
+        The replica stays as it is.
+        """
+        before = self._context.getState(positions=True).getPositions(asNumpy=True)
+        if not np.isfinite(positions).all():
+            return float("nan")
+        try:
+            self._context.setPositions(positions)
+            return float(self._context.getState(energy=True).getPotentialEnergy()._value)
+        except openmm.OpenMMException:
+            return float("nan")
+        finally:
+            self._context.setPositions(before)
+
+    def place(self, positions: np.ndarray, event: int) -> None:
+        """Go to positions (N, 3), nm, with new velocities of the temperature.
+
+        Args:
+            positions: of atoms without constraints.
+            event: a number that makes these velocities others than those of another event.
+        """
+        self._context.setPositions(positions)
+        seed = self._random("placed", event)
+        self._context.setVelocitiesToTemperature(self.temperature, seed)
 
     def _set_temperature(self, temperature: float) -> None:
         self._integrator.setTemperature(temperature)

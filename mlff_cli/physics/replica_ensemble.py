@@ -16,6 +16,7 @@ import openmm
 
 from mlff_cli.core.affinity import on_core, quiet_cores
 from mlff_cli.core.runtime import StopRequest
+from mlff_cli.physics.mapped_exchange import MappedExchange
 from mlff_cli.physics.md_schedule import FS, Schedule
 from mlff_cli.physics.molecular_dynamics import Engine, Replica, Snapshot
 from mlff_cli.physics.replica_exchange import Ladder
@@ -38,10 +39,13 @@ class Ensemble:
         friction: 1/ps.
         timestep: fs.
         seed: of all random numbers.
+        mapped: swaps through a map, of one pair of temperatures; needs a system without a box and
+            without constraints.
 
     Attributes:
         ladder: which replica is at which temperature.
         step: steps done, equilibration included.
+        mapped: swaps through a map, or None.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class Ensemble:
         friction: float,
         timestep: float,
         seed: int,
+        mapped: MappedExchange | None = None,
     ) -> None:
+        self.mapped = mapped
         self.ladder = Ladder.start(temperatures)
         self.step = 0
         self._schedule, self._timestep, self._seed = schedule, timestep, seed
@@ -95,6 +101,7 @@ class Ensemble:
             "step": np.asarray(self.step),
             "heat": self._heat.copy(),
             **self.ladder.plain(),
+            **({"mapped_evaluations": np.asarray(self.mapped.evaluations)} if self.mapped else {}),
             **blobs,
         }
 
@@ -102,6 +109,8 @@ class Ensemble:
         """Continue from what `state` gave."""
         self.ladder = Ladder.restored(self.ladder.temperatures, state)
         self.step, self._heat = int(state["step"]), state["heat"].copy()
+        if self.mapped:
+            self.mapped.evaluations = int(state["mapped_evaluations"])
         for k, index in enumerate(self.ladder.replica):
             blob = state[f"checkpoint_{index}"].tobytes()
             self._replicas[index].restore(blob, float(self.ladder.temperatures[k]))
@@ -131,12 +140,33 @@ class Ensemble:
         if frame:
             self._frame(ordered, shots, write)
         if exchange:
-            self.ladder.exchange(np.array([s.energy for s in shots]), self._seed)
-            for k, index in enumerate(self.ladder.replica):
-                self._replicas[index].move_to(float(self.ladder.temperatures[k]))
+            self._exchange(ordered, shots, pool)
         for replica in self._replicas:
             replica.settle()
         return True
+
+    def _exchange(
+        self, ordered: Sequence[Replica], shots: Sequence[Snapshot], pool: ThreadPoolExecutor
+    ) -> None:
+        energies = np.array([s.energy for s in shots])
+        proposal = None
+        if self.mapped is not None and self.mapped.due(self.ladder):
+            k = self.mapped.pair
+            ends = ordered[k : k + 2]
+
+            def energy_of(positions: np.ndarray) -> np.ndarray:
+                return np.array(list(pool.map(Replica.energy_at, ends, positions)))
+
+            pair = np.stack([s.positions for s in shots[k : k + 2]])[None]
+            proposal = self.mapped.propose(pair, energies[None, k : k + 2], energy_of)
+        attempt = self.ladder.attempts
+        log_p = proposal.of_ladder(0, len(energies) - 1) if proposal else None
+        order = self.ladder.exchange(energies, self._seed, log_p)
+        for k, index in enumerate(self.ladder.replica):
+            self._replicas[index].move_to(float(self.ladder.temperatures[k]))
+        if self.mapped is not None and proposal is not None and self.mapped.accepted(order):
+            for k, positions in enumerate(proposal.positions[0], start=self.mapped.pair):
+                self._replicas[self.ladder.replica[k]].place(positions, attempt)
 
     def _move(self, pool: ThreadPoolExecutor, n: int, stop: StopRequest) -> bool:
         leave = threading.Event()
