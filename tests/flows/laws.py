@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,19 +17,27 @@ def jacobian_log_det(flow: Flow, molecule: FlowMolecule, x: Tensor, *, inverse: 
     """ln|det| (B,) of the flow on 60 body-fixed coordinates, by autograd, volumes included."""
     frame = BodyFrame(molecule.zmatrix)
     run = flow.inverse if inverse else flow.forward
-
-    def mapped(v: Tensor) -> Tensor:
-        moved_v: Tensor = frame(run(frame.positions(v[None]))[0])[0][0]
-        return moved_v
-
     found = []
     for one in x:
         v, ln_v = frame(one[None])
-        jacobian = torch.func.jacrev(mapped)(v[0])
+        after, jacobian = jacobian_of(lambda v: frame(run(frame.positions(v))[0])[0], v[0])
         assert jacobian.shape == (3 * molecule.n_atoms - 6,) * 2
-        after = frame.log_volume(mapped(v[0])[None])
-        found.append(torch.linalg.slogdet(jacobian).logabsdet + after[0] - ln_v[0])
+        volume = frame.log_volume(after[None])[0] - ln_v[0]
+        found.append(torch.linalg.slogdet(jacobian).logabsdet + volume)
     return torch.stack(found).detach()
+
+
+def jacobian_of(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """Value (m,) and Jacobian (m, n) at z (n,) of a function of batches, by one backward pass.
+
+    The batch is z as often as there are outputs; output k is taken of copy k.
+    """
+    with torch.no_grad():
+        m = function(z[None]).shape[1]
+    batch = z.expand(m, -1).clone().requires_grad_()
+    y = function(batch)
+    (jacobian,) = torch.autograd.grad(y.diagonal().sum(), batch)
+    return y[0].detach(), jacobian
 
 
 def check_flow(flow: Flow, molecule: FlowMolecule, x: Tensor) -> None:
