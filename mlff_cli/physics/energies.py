@@ -5,12 +5,12 @@ neighbour's value, so that a gate or an acceptance sees it as what it is.
 
     energy_of(engine, x) = U(x),    d energy_of / dx = dU/dx, and 0 where U is not finite
 
-| engine         | what                                                        |
-|----------------|-------------------------------------------------------------|
-| `TorchEnergy`  | the batched force field: fastest, also on a GPU             |
-| `OpenMMEnergy` | OpenMM itself in worker processes: every force that it has  |
+| engine                          | what                                                      |
+|---------------------------------|-----------------------------------------------------------|
+| `TorchEnergy`                   | the batched force field: fastest, also on a GPU           |
+| `openmm_energies.OpenMMEnergy`  | OpenMM in worker processes: every force that it has       |
 
-nm, kJ/mol.
+This module knows neither OpenMM nor files, so that an objective can be written with it. nm, kJ/mol.
 """
 
 from __future__ import annotations
@@ -21,7 +21,18 @@ import torch
 from torch import Tensor
 
 from mlff_cli.core.compilers import check_compiler
-from mlff_cli.physics.forcefield import ForceField
+
+
+class Field(Protocol):
+    """What `TorchEnergy` needs of `forcefield.ForceField`."""
+
+    masses: Tensor
+
+    def energy_and_gradient(self, positions: Tensor, /) -> tuple[Tensor, Tensor]:
+        """U (B,) and dU/dx (B, N, 3)."""
+
+    def evaluate(self, positions: Tensor, /) -> tuple[Tensor, Tensor]:
+        """The same as pure operations on tensors of the field's dtype."""
 
 
 class EnergyEngine(Protocol):
@@ -39,13 +50,14 @@ class TorchEnergy:
 
     Args:
         field: the force field; where it lives and its dtype decide where and how is computed.
-        compile: whether torch's compiler fuses it: twice as fast, after a minute.
+        compile: whether torch's compiler fuses it: several times as fast, after a minute;
+            every new number of conformations is compiled anew.
 
     Raises:
         MissingDependencyError: compilation is asked for, and there is no C++ compiler.
     """
 
-    def __init__(self, field: ForceField, compile: bool = False) -> None:
+    def __init__(self, field: Field, compile: bool = False) -> None:
         self.field = field
         self._evaluate = field.energy_and_gradient
         if compile:
@@ -55,7 +67,7 @@ class TorchEnergy:
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """See `EnergyEngine`."""
         with torch.no_grad():
-            x = positions.detach().to(self.field.masses.device)
+            x = positions.detach().to(self.field.masses)
             energy, gradient = self._evaluate(x)
         energy, gradient = refuse_failed(energy, gradient)
         return energy.to(positions), gradient.to(positions)

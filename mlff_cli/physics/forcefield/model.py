@@ -101,7 +101,8 @@ class ForceField(nn.Module):
         """The same in one piece and unchecked: pure operations on tensors, for compilers."""
         n_batch = positions.shape[0]
         x = positions.permute(1, 2, 0).contiguous()  # [N, 3, B]
-        d, *rest = (x[self.i] - x[self.j]).split(self._sizes)  # [e, 3, B]  # type: ignore[no-untyped-call]
+        differences = x[self.i] - x[self.j]  # [e, 3, B]
+        d, *rest = differences.split(self._sizes)  # type: ignore[no-untyped-call]
         square = d.square().sum(1)  # [P, B]
         s = square.clamp(min=CORE * CORE)
         energy = x.new_zeros(n_batch)
