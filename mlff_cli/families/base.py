@@ -68,6 +68,7 @@ class Prepared:
         warnings: what the user must hear.
         save_split: writes which samples are trained and validated on.
         inspection: looks at the data, when it is asked to.
+        close: ends what the training keeps open, as processes; call it when all is done.
     """
 
     task: Task
@@ -79,6 +80,7 @@ class Prepared:
     transfer: Transfer | None = None
     save_split: Callable[[Path], None] | None = None
     inspection: Inspection | None = None
+    close: Callable[[], None] = lambda: None
 
 
 class Family(Protocol):

@@ -15,13 +15,23 @@ from mlff_cli.families.base import Family
 from mlff_cli.families.coarse_grained import CoarseGrained
 from mlff_cli.families.coarse_grained_stages import KEYS
 from mlff_cli.families.multifidelity import MultiFidelity
+from mlff_cli.families.transport import Transport
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (MultiFidelity(), CoarseGrained())}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (MultiFidelity(), CoarseGrained(), Transport())
+}
 PRESETS: dict[str, tuple[str, ...]] = {  # name -> packaged files, later ones win
     "default": ("default",),
     "small": ("default", "small"),
     "cg": ("coarse_grained",),
     "cg_small": ("coarse_grained", "coarse_grained_small"),
+    "aa_300_450": ("transport", "aa_300_450"),
+    "aa_300_450_gpu": ("transport", "aa_300_450_gpu"),
+    "aa_300_450_gpu_light": ("transport", "aa_300_450_gpu_light"),
+    "aa_300_670": ("transport", "aa_300_670"),
+    "aa_300_1000": ("transport", "aa_300_1000"),
+    "ic_300_450": ("transport", "ic", "ic_300_450"),
+    "ic_300_1000": ("transport", "ic", "ic_300_1000"),
 }
 # keys that one family has and no other
 COARSE_GRAINED = {
@@ -53,6 +63,8 @@ def configure(
         preset = {"default": "cg", "small": "cg_small"}[preset]
     layers: list[dict[Any, Any]] = [{"run_name": run_name, "project_name": "mlff"}]
     layers += [_preset(name) for name in PRESETS[preset]]
+    if preset in ("default", "small") and given.get("family") == Transport.name:
+        preset = "ic_300_450"
     if given.get("stages"):
         layers = [_without_stages(layer) for layer in layers]
     overrides = [_named_files(override) for override in overrides]

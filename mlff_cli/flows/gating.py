@@ -39,7 +39,7 @@ WARMUP_EPOCHS = 300
 SKIP_SHARE = 0.9
 
 
-def regularised(U: Tensor, E_cut: float, E_max: float) -> Tensor:
+def regularised(U: Tensor, E_cut: float, E_max: float | Tensor) -> Tensor:
     """U_reg of energies; finite and with a finite gradient whatever U is.
 
     Args:
@@ -58,7 +58,7 @@ def regularised(U: Tensor, E_cut: float, E_max: float) -> Tensor:
     return kept + torch.log1p(excess)
 
 
-def weights(U: Tensor, E_cut: float, E_max: float) -> Tensor:
+def weights(U: Tensor, E_cut: float, E_max: float | Tensor) -> Tensor:
     """Weights w of energies: the slope of `regularised`, detached, in [0, 1].
 
     Args:
@@ -136,7 +136,9 @@ class Gate:
         """
         return clamped > self.skip_share * samples
 
-    def terms(self, U: Tensor, log_det: Tensor, beta: float, E_max: float) -> tuple[Tensor, Tensor]:
+    def terms(
+        self, U: Tensor, log_det: Tensor, beta: float, E_max: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """What every sample adds to the loss: beta times its energy, and its volume.
 
             L = 1/B sum_i (energy_i - volume_i)
@@ -145,7 +147,7 @@ class Gate:
             U: (B,) energies, kJ/mol.
             log_det: (B,) ln|det J|.
             beta: 1 / (k_B T), mol/kJ.
-            E_max: threshold in force, kJ/mol.
+            E_max: threshold in force, kJ/mol; of all samples or of each (B,).
 
         Returns:
             energy (B,) and volume (B,), without unit; finite, and with finite gradients.

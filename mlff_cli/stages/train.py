@@ -22,16 +22,19 @@ from mlff_cli.core.artifacts import check_writable, write_text
 from mlff_cli.core.checks import check_table, first_error
 from mlff_cli.core.errors import InterruptedRunError, MLFFError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary, Table
+from mlff_cli.data.gate_log import epochs_of, read_gate_log
 from mlff_cli.deploy.predictor import resolve_device
 from mlff_cli.families.base import Family, Inputs, Prepared
 from mlff_cli.families.checklist import checklist
 from mlff_cli.families.configure import configure
 from mlff_cli.report.curves import plot_curves
 from mlff_cli.report.lr_curve import plot_range_test
+from mlff_cli.report.transport_curves import draw_transport_curves
 from mlff_cli.training.checkpoints import LAST, Checkpoints
 from mlff_cli.training.distributed import World, join
 from mlff_cli.training.ensemble import Member, best, member_settings, statistics_of
 from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
+from mlff_cli.training.gate_journal import GATE_LOG
 from mlff_cli.training.lr_find import find_learning_rate
 from mlff_cli.training.precision import check_precision, choose_dtype, matrix_products, threads
 from mlff_cli.training.trackers import check_trackers
@@ -209,7 +212,8 @@ class Job:
             checks = self.family.diagnose(self.settings, error)
             found: dict[str, Any] = {"checks": [c.plain() for c in checks], "config": plain}
             return Summary(found, [check_table("checklist", checks)], failure=error)
-        checks = checklist(prepared, stepper, self.settings)
+        with contextlib.closing(prepared):
+            checks = checklist(prepared, stepper, self.settings)
         description, transfer = prepared.description, prepared.transfer
         tables = [Table("training", ["", ""], [[a, b] for a, b in description])]
         tables += [transfer.table()] if transfer else []
@@ -233,7 +237,8 @@ class Job:
         for name, value in prepared.description:
             self.reporter.info(f"{name}: {value}")
         stepper = build_stepper(prepared.task, self.settings, self.world)
-        with matrix_products(self.settings.trainer.precision, stepper.device):
+        products = matrix_products(self.settings.trainer.precision, stepper.device)
+        with contextlib.closing(prepared), products:
             test = find_learning_rate(
                 stepper.task,
                 stepper.optimizer,
@@ -336,14 +341,22 @@ class Job:
             world=self.world,
             documents=documents,
         )
-        return fit(
-            run,
-            self.reporter,
-            plot_curves,
-            resume=options.resume == "auto",
-            replace=options.force,
-            again=again,
-        )
+        with contextlib.closing(prepared):
+            return fit(
+                run,
+                self.reporter,
+                plot_transport if settings.family == "transport" else plot_curves,
+                resume=options.resume == "auto",
+                replace=options.force,
+                again=again,
+            )
+
+
+def plot_transport(path: Path, *_: object) -> None:
+    """Draw the four panels of a transport training from the gate's log beside the figure."""
+    log = path.parent / GATE_LOG
+    if log.exists() and (records := epochs_of(read_gate_log(log, torn=True))):
+        draw_transport_curves(records, path)
 
 
 def finish(save: Path, checkpoints: Checkpoints, *, force: bool) -> None:

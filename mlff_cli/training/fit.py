@@ -173,6 +173,8 @@ def _fit(
             iteration=_iterations(checkpoint),
             facts={"noise_bound": noise},
         )
+        if journal := run.task.journal:
+            journal.open(folder, first if resumed else None)
         told = FileReporter(reporter, folder / "train.log", append=resumed)
         tracked = Tracked(folder, plain, run.task.model, units, resumed, log.rows)
         trackers = start_trackers(settings, tracked, told)
@@ -208,6 +210,8 @@ def _fit(
             result = loop.run(first)
         finally:
             redraw()
+            for name, value in run.task.journal.summary() if run.task.journal else ():
+                told.info(f"{name}: {value}")
     world.barrier()  # a launcher may end all as soon as one has left: the files are written first
     if result.interrupted:
         where = f"at step {result.steps} of {loop.total}"

@@ -120,6 +120,7 @@ class Loop:
         self._saved_at = -1
         self._saved_time = time.monotonic()
         self._validated = False
+        self._moved = False  # whether a step was made since the last validation
         self._finished = False
         self._free: int | None = None
 
@@ -138,6 +139,8 @@ class Loop:
             "patience": self.patience.state(),
             "watch": self.watch.state(),
             "pretraining": self.minimiser.state() if self.minimiser else None,
+            "moved": self._moved,
+            "journal": self.task.journal.state() if self.task.journal else None,
         }
 
     def restore(self, checkpoint: ModelFile) -> int:
@@ -156,6 +159,9 @@ class Loop:
         self.watch.load(state["watch"])
         if self.minimiser:
             self.minimiser.load(state["pretraining"])
+        self._moved = bool(state.get("moved", True))
+        if self.task.journal:
+            self.task.journal.load(state["journal"])
         self._finished = bool(state["finished"])
         return int(state["step"])
 
@@ -213,7 +219,11 @@ class Loop:
             engine.add_event_handler(done(event_filter=self._due(every)), handler)
         engine.add_event_handler(done, self._finish_step)
         self.task.model.train()
-        for line in self.watch.banner(first, log_every, validate_every):
+        journal = self.task.journal
+        for line in (
+            *(journal.banner() if journal else ()),
+            *self.watch.banner(first, log_every, validate_every),
+        ):
             self.reporter.info(line)
         self._shown = 0.0
         with batches, self.reporter.progress(self.total, "training", "steps") as self._bar:
@@ -252,6 +262,7 @@ class Loop:
                 step, parts, self._see, stop=self.stop.requested, save=late and self.world.main
             )
         self.window.add(sums, counts)
+        self._moved |= self.stepper.made
         return self.stepper.samples
 
     def _lack(self, step: int, parts: Sequence[Batch]) -> MLFFError:
@@ -280,8 +291,10 @@ class Loop:
         start = time.monotonic()
         group = self.stepper.optimizer.param_groups[0]
         lr = group["lr"] / group["lr_ratio"]  # with warm-up, which the schedule's own lacks
+        block = self._note(step, lr)
         if said := self.watch.line(step, lr, self._row.get("train/loss")):
-            (self.reporter.info if said.due else self.reporter.detail)(said.text)
+            text = "\n".join([said.text, *block])
+            (self.reporter.info if said.due else self.reporter.detail)(text)
         if self._row:
             self._write(step)
         if self._validated or self.stepper.save:  # after the row: a killed run has both or neither
@@ -289,12 +302,32 @@ class Loop:
             self._validated = False
         if start - self._shown >= SHOW_SECONDS:
             self._shown = start
-            self._bar.advance(1, **self.watch.bar_fields(self.window.components(), lr))
+            if journal := self.task.journal:
+                self._bar.advance(1, **journal.bar(lr))
+            else:
+                self._bar.advance(1, **self.watch.bar_fields(self.window.components(), lr))
         else:
             self._bar.advance(1)
         self.watch.stopwatch.claim(WRITING, start)
         if self._stopping or self._exhausted:
             engine.terminate()
+
+    def _note(self, step: int, lr: float) -> list[str]:
+        """Let the journal write about a step; returns its lines about the epoch."""
+        journal = self.task.journal
+        if journal is None:
+            return []
+        length = self.task.epoch_length
+        stage = self.stepper.stage
+        journal.close(
+            step,
+            epoch=-(-step // length),
+            at_end=step % length == 0,
+            lr=lr,
+            warmup=stage.schedule.warming(step - stage.first),
+            grad_norm=float(self.stepper.gradient_norm),
+        )
+        return journal.block(lr)
 
     def _write(self, step: int) -> None:
         """Write the row, and draw the figure now and then."""
@@ -332,6 +365,10 @@ class Loop:
         step = engine.state.iteration
         with explained(lambda: explain_validation(self.task, self.device, self.checkpoints.last)):
             loss, metrics = evaluate(self.task, self._measured, self.device, self.world)
+        self._validated = True
+        if not math.isfinite(loss) and self.task.journal:
+            self.watch.stopwatch.claim(VALIDATION, start)
+            return  # energies that a gate keeps from the weights: no model to keep, none to fear
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the validation loss is {loss} after step {step}",
@@ -339,12 +376,13 @@ class Loop:
                 f"lower the learning rate; the last good state is {self.checkpoints.last}",
             )
         self._row |= {f"val/{name}": value for name, value in metrics.items()}
-        self.stepper.schedule.after_validation(metrics)
-        self.patience.after_validation(metrics)
+        if self._moved:  # skipped batches are no failure of the learning rate
+            self.stepper.schedule.after_validation(metrics)
+            self.patience.after_validation(metrics)
+        self._moved = False
         self.watch.validated(step, loss, metrics)
         if self.world.main:
             self.checkpoints.offer(_on_host(self._measured), step, loss, metrics)
-        self._validated = True
         self.watch.stopwatch.claim(VALIDATION, start)
 
 

@@ -98,6 +98,10 @@ class Schedule:
                     remedy="lower the group's learning rate, or the factors under scheduler.kwargs",
                 )
 
+    def warming(self, steps: int) -> bool:
+        """Whether the warm-up goes on after so many steps."""
+        return steps < self._warmup
+
     def after_validation(self, metrics: Mapping[str, float]) -> None:
         """Tell schedules that watch a metric.
 

@@ -43,6 +43,7 @@ class Stepper:
         stop: whether any process was asked to stop before the last step.
         save: whether the main process wanted a checkpoint before the last step.
         samples: of the last step, of all processes.
+        made: whether the last step was made; the task's journal may skip it.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Stepper:
         self.gradient_norm = torch.zeros((), device=self.device)
         self.stop = self.save = False
         self.samples = 0
+        self.made = True
         self._bad = torch.full((), -1, dtype=torch.int64, device=self.device)
 
     @property
@@ -110,7 +112,8 @@ class Stepper:
             save: whether this process wants a checkpoint.
 
         Returns:
-            Sums and counts (C,) of the loss components over all processes.
+            Sums and counts (C,) of the loss components over all processes; zeros of a step that is
+            skipped: neither weights nor their average move.
 
         Raises:
             NumericalError: the loss or its gradient is not finite; on a CPU before the weights
@@ -129,9 +132,16 @@ class Stepper:
             sums[:-1] += loss.sums
             sums[-1] += loss.total.detach()
             seen(predicted, batch)
+            if self.task.journal:
+                self.task.journal.see(predicted, batch.tensors)
         reduce_gradients(self._parameters, self.world, [sums])
         self._clip()
         healthy = torch.isfinite(sums[-1]) & torch.isfinite(self.gradient_norm)
+        if self.task.journal:
+            self.made = self.task.journal.judge(lambda: bool(healthy), self.world)
+            if not self.made:
+                self.optimizer.zero_grad(set_to_none=True)
+                return torch.zeros_like(sums[:-1]), torch.zeros_like(whole)
         self._bad = torch.where((self._bad < 0) & ~healthy, step, self._bad)
         if self.device.type == "cpu":  # elsewhere asking would make the device wait
             self.check()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,50 @@ class Pretraining:
     then: Callable[[], None] = lambda: None
 
 
+class Journal(Protocol):
+    """What a family notes of every step, how it tells of it, and its veto against steps.
+
+    All processes keep the same notes; the main one writes them.
+    """
+
+    def open(self, folder: Path, resume_after: int | None) -> None:
+        """Begin the files of a run folder, or keep what they say up to a step."""
+
+    def see(self, predicted: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
+        """Hear the predictions of a part of the step's batch."""
+
+    def judge(self, healthy: Callable[[], bool], world: World) -> bool:
+        """Whether the step is made, when the gradients are summed; every process must call it.
+
+        Args:
+            healthy: tells whether loss and gradient are finite; waits for the device.
+            world: the processes.
+        """
+
+    def close(
+        self, step: int, *, epoch: int, at_end: bool, lr: float, warmup: bool, grad_norm: float
+    ) -> None:
+        """Write what there is to say of a step, and of the epoch at its end."""
+
+    def bar(self, lr: float) -> dict[str, str]:
+        """What stands beside the bar."""
+
+    def block(self, lr: float) -> list[str]:
+        """Lines about the last epoch."""
+
+    def banner(self) -> list[str]:
+        """Lines for the beginning."""
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Rows (name, value) for the end, also after an interruption."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors to continue from."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A training problem.
@@ -143,6 +188,7 @@ class Task:
         noise_bound: error that noise of the labels makes at most, by metric, as F_rmse, in its
             unit; shown beside it. The noise itself may be less, so that it excuses no error.
         samples: what a batch holds.
+        journal: what notes, and may veto, every step; None: nothing does.
     """
 
     model: nn.Module
@@ -163,6 +209,7 @@ class Task:
     pretraining: Pretraining | None = None
     noise_bound: Mapping[str, float] = field(default_factory=dict)
     samples: str = "molecules"
+    journal: Journal | None = None
 
     @property
     def made_of(self) -> str:

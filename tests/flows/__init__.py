@@ -1,1 +1,1 @@
-"""Tests of mlff_cli.data."""
+"""Tests of mlff_cli.flows."""

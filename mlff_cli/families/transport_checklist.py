@@ -1,0 +1,100 @@
+"""The checklist of a transport training's data: files, frames, energies and the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlff_cli.core.checks import Check
+from mlff_cli.core.errors import MLFFError
+from mlff_cli.data.temperatures import Temperatures
+from mlff_cli.data.trajectories.frame_choice import frame_temperatures
+from mlff_cli.data.trajectories.h5md import H5MDTrajectory
+from mlff_cli.families.transport_data import Recorded, chosen_files
+from mlff_cli.families.transport_settings import TransportSettings
+from mlff_cli.flows.gating import Gate
+
+FEW = 1000  # frames of a temperature that a flow of thousands of parameters learns by heart
+
+
+@dataclass(frozen=True)
+class TransportInspection:
+    """Looks at the data of a training that is ready to run.
+
+    Attributes:
+        recorded: frames of both temperatures.
+        gate: with its thresholds.
+        on: whether it is in use.
+    """
+
+    recorded: Recorded
+    gate: Gate
+    on: bool
+
+    def heavy_steps(self) -> list[int]:
+        """Every batch is as large as any other."""
+        return [0]
+
+    def checks(self) -> list[Check]:
+        """All findings."""
+        return [self._frames(), self._energies(), self._gate()]
+
+    def _frames(self) -> Check:
+        both = (self.recorded.source, self.recorded.target)
+        text = ", ".join(f"{len(e)} of {e.kelvin:g} K" for e in both)
+        if min(map(len, both)) < FEW:
+            return Check(
+                "frames", text, "warning", "sample longer: few frames are learned by heart"
+            )
+        return Check("frames", text)
+
+    def _energies(self) -> Check:
+        words = []
+        for ensemble in (self.recorded.source, self.recorded.target):
+            low, middle, high = np.quantile(ensemble.energy, [0.001, 0.5, 0.999])
+            words.append(f"{middle:.1f} ({low:.1f} to {high:.1f}) at {ensemble.kelvin:g} K")
+        return Check("energies", f"{', '.join(words)} kJ/mol, as the engine has them")
+
+    def _gate(self) -> Check:
+        gate = self.gate
+        text = f"{gate.mode if self.on else 'off'}, E_cut {gate.E_cut:g}, E_max {gate.E_max:g}"
+        beyond = [
+            float((e.energy > gate.E_cut).mean())
+            for e in (self.recorded.source, self.recorded.target)
+        ]
+        if self.on and max(beyond) > 0.001:
+            return Check(
+                "energy gate",
+                f"{text}; {100 * max(beyond):.2g} % of the frames themselves lie above E_cut",
+                "warning",
+                "set E_cut=auto: thresholds are of a molecule's energies",
+            )
+        if not self.on:
+            return Check(
+                "energy gate", text, "warning", "leave use_energy_gating on: runs diverge without"
+            )
+        return Check("energy gate", text)
+
+
+def diagnose(settings: TransportSettings, error: MLFFError) -> list[Check]:
+    """What can be said of the files one by one, where `prepare` ended with an error."""
+    found = []
+    try:
+        paths = chosen_files(settings)
+    except MLFFError as wrong:
+        return [Check.failed("data", wrong)]
+    for path in paths:
+        try:
+            with H5MDTrajectory(path) as trajectory:
+                kelvin = Temperatures.of(frame_temperatures(trajectory))
+                text = (
+                    f"{trajectory.n_frames} frames of {trajectory.n_atoms} atoms, {kelvin} K, "
+                    f"constraints {trajectory.facts.get('constraints')}"
+                )
+            found.append(Check(str(path), text))
+        except MLFFError as wrong:
+            found.append(Check.failed(str(path), wrong))
+    if not any(c.error for c in found):
+        found.append(Check.failed("training", error))
+    return found
