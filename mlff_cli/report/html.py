@@ -48,12 +48,21 @@ class Cards:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A word of judgement in a table: `look` is good, doubtful, bad, or "" for neither."""
+
+    word: str
+    look: str = ""
+
+
+@dataclass(frozen=True)
 class DataTable:
-    """A table; its digits have one width."""
+    """A table; its digits have one width. With `wrap`, sentences in it break into lines."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
+    wrap: bool = False
 
     def html(self) -> str:
         """A table that scrolls inside itself on narrow screens."""
@@ -64,8 +73,9 @@ class DataTable:
         # outside what scrolls: a caption wraps, and would be cut off with the table
         caption = f'<p class="title">{escape(self.caption)}</p>' if self.caption else ""
         label = f' aria-label="{escape(self.caption)}"' if self.caption else ""
+        look = ' class="wrap"' if self.wrap else ""
         return (
-            f'{caption}<div class="scroll"><table{label}><thead><tr>{head}</tr></thead>'
+            f'{caption}<div class="scroll"><table{look}{label}><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
 
@@ -73,6 +83,8 @@ class DataTable:
     def _cell(value: Any) -> str:
         if value is None:
             return '<td class="number">&ndash;</td>'
+        if isinstance(value, Mark):
+            return f'<td><span class="{escape(value.look)}">{escape(value.word)}</span></td>'
         if isinstance(value, bool):
             look, word = ("good", "yes") if value else ("bad", "no")
             return f'<td><span class="{look}">{word}</span></td>'
@@ -170,10 +182,11 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 STYLE = """
 :root { --ink: #1d2733; --soft: #5c6875; --line: #dde3e9; --paper: #ffffff; --ground: #f5f7f9;
-  --accent: #23648f; --good: #2c7a4b; --bad: #b3402a; }
+  --accent: #23648f; --good: #2c7a4b; --doubtful: #8a6410; --bad: #b3402a; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e9ee; --soft: #9aa7b4; --line: #333d48; --paper: #1b2229; --ground: #12171c;
-    --accent: #7db8de; --good: #6fc492; --bad: #ee8b76; } }
+    --accent: #7db8de; --good: #6fc492; --doubtful: #d9b45b;
+    --bad: #ee8b76; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
@@ -198,8 +211,11 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }
+.wrap td { white-space: normal; vertical-align: top; }
+.wrap td:first-child, .wrap td span { white-space: nowrap; }
 .number { font-variant-numeric: tabular-nums; }
 .good { color: var(--good); font-weight: 600; }
+.doubtful { color: var(--doubtful); font-weight: 600; }
 .bad { color: var(--bad); font-weight: 600; }
 figure { margin: .8rem 0 1.1rem; }
 figure .scroll { margin: 0; }

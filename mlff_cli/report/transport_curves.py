@@ -52,7 +52,7 @@ def transport_figure(records: Sequence[EpochRecord]) -> Figure:
     figure = Figure(figsize=INCHES)
     FigureCanvasAgg(figure)
     figure.subplots_adjust(
-        left=0.075, right=0.985, bottom=0.075, top=0.95, hspace=0.34, wspace=0.24
+        left=0.075, right=0.985, bottom=0.075, top=0.95, hspace=0.34, wspace=0.26
     )
     axes = figure.subplots(2, 2)
     panels: tuple[tuple[Axes, str, tuple[tuple[str, str, Value], ...]], ...] = (
@@ -104,6 +104,8 @@ def _excess(axis: Axes, records: Sequence[EpochRecord]) -> None:
     beside.plot(x, y, color=EXCESS, linewidth=1.3, marker="." if len(x) <= SHORT else None)
     if y.min() > 0.0:
         beside.set_yscale("log")
+        for formatter in (beside.yaxis.set_major_formatter, beside.yaxis.set_minor_formatter):
+            formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "125" else "")
     beside.set_ylabel("excess (nats)", fontsize=SMALL, color=EXCESS)
     beside.tick_params(which="both", labelsize=SMALL, colors=EXCESS)
     for spine in beside.spines.values():
