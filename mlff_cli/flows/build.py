@@ -8,6 +8,7 @@ import torch
 
 from mlff_cli.core.errors import ConfigError
 from mlff_cli.flows.flow import Flow, IdentityFlow
+from mlff_cli.flows.ic_spline import SplineCore
 from mlff_cli.flows.internal_flow import Core, InternalFlow
 from mlff_cli.flows.molecule import FlowMolecule
 from mlff_cli.flows.spec import FlowSpec
@@ -40,7 +41,14 @@ def _linear(spec: FlowSpec, molecule: FlowMolecule, dtype: torch.dtype) -> Flow:
     return InternalFlow(molecule, Core(), scaling=spec.scaling, dtype=dtype)
 
 
+def _ic_spline(spec: FlowSpec, molecule: FlowMolecule, dtype: torch.dtype) -> Flow:
+    core = SplineCore(molecule, spec)
+    flow = InternalFlow(molecule, core, start=spec.start, scaling=spec.scaling, dtype=dtype)
+    return flow.to(dtype)
+
+
 _BUILDERS: dict[str, Callable[[FlowSpec, FlowMolecule, torch.dtype], Flow]] = {
+    "ic-spline": _ic_spline,
     "identity": _identity,
     "linear": _linear,
 }

@@ -4,7 +4,7 @@
 
 With no core this is the linear map: it scales stiff internal coordinates by the ratio of their
 spreads, about sqrt(T_target / T_source), and leaves soft torsions alone. With S_target = S_source
-and no core it is the identity.
+and no core it is the identity. Hands stay as they are, whatever the core.
 """
 
 from __future__ import annotations
@@ -57,29 +57,30 @@ class InternalFlow(Flow):
         super().__init__()
         self.start = start
         self.scaling = scaling
-        self.coordinates = InternalCoordinates(molecule.zmatrix)
-        n, periods = 2 * molecule.n_atoms - 3, torch.from_numpy(molecule.periods)
+        self.coordinates = InternalCoordinates(molecule)
+        n = self.coordinates.n_linear
+        periods = torch.from_numpy(molecule.periods)[self.coordinates.free]
         self.source = Standardisation(n, periods, dtype)
         self.target = Standardisation(n, periods, dtype)
         self.core = core
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `Flow.forward`."""
-        u, ln_v = self.coordinates(x)
+        u, hand, ln_v = self.coordinates(x)
         w, ladj_source = self.source(u)
         w, ladj = self.core(w)
         u, ladj_target = self.target.inverse(w)
         log_det = ladj_source + ladj + ladj_target + self.coordinates.log_volume(u) - ln_v
-        return self.coordinates.positions(u), log_det
+        return self.coordinates.positions(u, hand), log_det
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """See `Flow.inverse`."""
-        u, ln_v = self.coordinates(y)
+        u, hand, ln_v = self.coordinates(y)
         w, ladj_target = self.target(u)
         w, ladj = self.core.inverse(w)
         u, ladj_source = self.source.inverse(w)
         log_det = ladj_source + ladj + ladj_target + self.coordinates.log_volume(u) - ln_v
-        return self.coordinates.positions(u), log_det
+        return self.coordinates.positions(u, hand), log_det
 
     @torch.no_grad()
     def fit(self, source: Tensor, target: Tensor, ratio: float | None = None) -> None:

@@ -90,6 +90,17 @@ class FlowMolecule:
                 found.append(0)
         return np.array(found, dtype="int64")
 
+    @cached_property
+    def handed(self) -> np.ndarray:
+        """(N-3,) whether a torsion's sign is a hand: an improper on an atom with four neighbours.
+
+        It stays on its half of the circle; from the other half the neighbours' order is a mirror's.
+        """
+        near = neighbours_of(self.n_atoms, self.bonds)
+        crowded = np.array([len(near[a]) > 3 for a in self.zmatrix.torsions[:, 1]], dtype=bool)
+        handed: np.ndarray = self.zmatrix.improper & crowded
+        return handed
+
     @property
     def soft(self) -> np.ndarray:
         """(N-3,) whether a torsion of the Z-matrix turns freely, or nearly."""

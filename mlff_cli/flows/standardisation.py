@@ -1,6 +1,6 @@
 """Internal coordinates about their means, in units of their spread.
 
-    ln r, ln tan(theta/2):  w = (u - mean) / spread
+    ln r, ln tan(angle/2):  w = (u - mean) / spread
     stiff torsion:          w = M_{1/spread}(phi - mean)      around each of its minima (`circle`)
     soft torsion:           w = phi
 

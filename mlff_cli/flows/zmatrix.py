@@ -132,8 +132,9 @@ def _rows(root: int, order: Sequence[Sequence[int]]) -> ZMatrix:
             parent[i] = a
             placed.add(i)
             queue.append(i)
-    placing = [np.array(column, dtype="int64") for column in (atom, bond, angle, torsion)]
-    return ZMatrix(*placing, improper=np.array(improper, dtype=bool))
+    columns = {"atom": atom, "bond": bond, "angle": angle, "torsion": torsion}
+    placing = {name: np.array(column, dtype="int64") for name, column in columns.items()}
+    return ZMatrix(**placing, improper=np.array(improper, dtype=bool))
 
 
 def _placed_around(b: int, atom: Sequence[int], order: Sequence[Sequence[int]]) -> list[int]:

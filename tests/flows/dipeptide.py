@@ -62,17 +62,18 @@ def frames(
         dtype: of the frames.
     """
     molecule = dipeptide()
-    coordinates = InternalCoordinates(molecule.zmatrix)
-    u, _ = coordinates(torch.tensor(FRAME, dtype=torch.float64)[None])
+    coordinates = InternalCoordinates(molecule)
+    u, hand, _ = coordinates(torch.tensor(FRAME, dtype=torch.float64)[None])
     generator = torch.Generator().manual_seed(seed)
     spread = torch.tensor([0.02] * 21 + [0.065] * 20 + [0.1] * 19, dtype=torch.float64)
     noise = torch.randn(n, 60, generator=generator, dtype=torch.float64)
     u = u + spread * math.sqrt(heat) * noise
-    turn = 2 * math.pi * torch.rand(n, 19, generator=generator, dtype=torch.float64)
-    u[:, 41:] += torch.where(torch.from_numpy(molecule.soft), turn, 0.0)
-    third = torch.randint(3, (n, 19), generator=generator) * (2 * math.pi / 3)
-    u[:, 41:] += torch.where(torch.from_numpy(molecule.periods == 3), third, 0.0)
-    return moved(coordinates.positions(u), seed).to(dtype)
+    periods = torch.from_numpy(molecule.periods)[coordinates.free]
+    turn = 2 * math.pi * torch.rand(n, len(periods), generator=generator, dtype=torch.float64)
+    third = torch.randint(3, turn.shape, generator=generator) * (2 * math.pi / 3)
+    turn = torch.where(periods == 0, turn, torch.where(periods == 3, third, 0.0))
+    u[:, coordinates.n_linear :] += turn
+    return moved(coordinates.positions(u, hand.expand(n, -1)), seed).to(dtype)
 
 
 def moved(x: Tensor, seed: int) -> Tensor:

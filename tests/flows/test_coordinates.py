@@ -10,7 +10,26 @@ from mlff_cli.flows.internal_coordinates import InternalCoordinates
 from tests.flows.dipeptide import FRAME, dipeptide, distances, frames, handedness, moved
 from tests.flows.laws import jacobian_of
 
-KINDS = (InternalCoordinates, BodyFrame)
+
+class Internal:
+    """Internal coordinates with the hands of the first frame."""
+
+    def __init__(self, molecule):
+        self.of = InternalCoordinates(molecule)
+
+    def __call__(self, x):
+        u, self.hand, ln_v = self.of(x)
+        return u, ln_v
+
+    def positions(self, u):
+        return self.of.positions(u, self.hand.expand(len(u), -1))
+
+
+def body(molecule):
+    return BodyFrame(molecule.zmatrix)
+
+
+MAKERS = (Internal, body)
 
 
 @pytest.fixture(scope="module")
@@ -18,34 +37,35 @@ def x():
     return frames(16)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_positions_come_back_with_their_hand(kind, x):
-    coordinates = kind(dipeptide().zmatrix)
+@pytest.mark.parametrize("make", MAKERS)
+def test_positions_come_back_with_their_hand(make, x):
+    coordinates = make(dipeptide())
     y = coordinates.positions(coordinates(x)[0])
     assert torch.allclose(distances(y), distances(x), atol=1e-12)
     assert torch.equal(handedness(y), handedness(x))
     assert torch.allclose(y, BodyFrame(dipeptide().zmatrix).placed(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_coordinates_do_not_see_where_the_molecule_lies(kind, x):
-    coordinates = kind(dipeptide().zmatrix)
+@pytest.mark.parametrize("make", MAKERS)
+def test_coordinates_do_not_see_where_the_molecule_lies(make, x):
+    coordinates = make(dipeptide())
     (u, v), (again, volume) = coordinates(x), coordinates(moved(x, 3))
     assert torch.allclose(u, again, atol=1e-10)
     assert torch.allclose(v, volume, atol=1e-10)
 
 
 def test_the_mirror_image_has_the_other_torsions(x):
-    coordinates = InternalCoordinates(dipeptide().zmatrix)
-    u, mirrored = coordinates(x)[0], coordinates(-x)[0]
-    assert torch.allclose(u[:, :41], mirrored[:, :41], atol=1e-12)
-    assert torch.allclose(u[:, 41:], -mirrored[:, 41:], atol=1e-12)
+    coordinates = InternalCoordinates(dipeptide())
+    (u, hand, _), (mirrored, other, _) = coordinates(x), coordinates(-x)
+    assert torch.allclose(u[:, :49], mirrored[:, :49], atol=1e-12)
+    assert torch.allclose(u[:, 49:], -mirrored[:, 49:], atol=1e-12)
+    assert torch.equal(hand, -other)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_volume_is_that_of_all_cartesian_coordinates(kind):
+@pytest.mark.parametrize("make", MAKERS)
+def test_volume_is_that_of_all_cartesian_coordinates(make):
     """(u, shift, rotation vector) -> 66 positions: its determinant is V, and constant factors."""
-    coordinates = kind(dipeptide().zmatrix)
+    coordinates = make(dipeptide())
 
     def positions(z):
         a, b, c = z[:, 63:].unbind(1)
@@ -66,19 +86,22 @@ def test_volume_is_that_of_all_cartesian_coordinates(kind):
 
 def test_published_definition_of_the_volume(x):
     """Sum 2 ln r + ln sin theta in (r, theta, phi), and the logarithms' ln r + ln sin theta."""
-    coordinates = InternalCoordinates(dipeptide().zmatrix)
-    u, ln_v = coordinates(x)
-    r, theta = u[:, :21].exp(), 2 * u[:, 21:41].exp().atan()
-    expected = 3 * r.log().sum(1) + 2 * theta.sin().log().sum(1)
+    coordinates = InternalCoordinates(dipeptide())
+    u, _, ln_v = coordinates(x)
+    r, theta, phi = u[:, :21].exp(), 2 * u[:, 21:41].exp().atan(), 2 * u[:, 41:49].exp().atan()
+    expected = 2 * r.log().sum(1) + theta.sin().log().sum(1)
+    expected += r.log().sum(1) + theta.sin().log().sum(1) + phi.sin().log().sum(1)
     assert torch.allclose(ln_v, expected, atol=1e-10)
 
 
 def test_any_real_coordinates_are_a_molecule():
-    coordinates = InternalCoordinates(dipeptide().zmatrix)
+    coordinates = InternalCoordinates(dipeptide())
     u = 3 * torch.randn(64, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = coordinates.positions(u)
+    hand = torch.ones(64, 8, dtype=u.dtype)
+    x = coordinates.positions(u, hand)
     assert bool(torch.isfinite(x).all())
-    again = coordinates(x)[0]
-    turns = (again - u)[:, 41:] / (2 * torch.pi)
-    assert torch.allclose(again[:, :41], u[:, :41], atol=1e-5)
+    again, kept, _ = coordinates(x)
+    turns = (again - u)[:, 49:] / (2 * torch.pi)
+    assert torch.equal(kept, hand)
+    assert torch.allclose(again[:, :49], u[:, :49], atol=1e-5)
     assert torch.allclose(turns, turns.round(), atol=1e-5)
