@@ -175,7 +175,7 @@ class BeadCompilation:
         files = sorted(path.name for path in self._path.iterdir())
         data = {**self.told(), "files": files, "verification": checks}
         lines = [*(str(self._path / name) for name in files), f"compiled for LAMMPS: {self.plan}"]
-        return Summary(data, lines=lines)
+        return Summary(data, tables=_checked(checks), lines=lines)
 
 
 def _molecule(known: Known, request: BeadRequest) -> tuple[BeadTopology, list[str]]:
@@ -213,6 +213,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _checked(checks: dict[str, Any]) -> list[Table]:
+    """What of the folder was compared with the model."""
+    rows, notes = [], []
+    for name, found in checks.get("prior", {}).items():
+        if isinstance(found, str):
+            notes.append(f"prior {name}: {found}")
+        elif not found["frames"]:
+            notes.append(f"prior as {name}: no frame to compare, a dihedral fades in all of them")
+        else:
+            rows += [
+                [f"prior as {name}, {what}", f"{found[what]:.1e}", str(found["frames"])]
+                for what in ("energy", "forces")
+            ]
+    if "allegro" in checks:
+        rows.append(["Allegro's export, forces", f"{checks['allegro']['forces']:.1e}", "1"])
+    columns = ["in LAMMPS against the model", "largest relative deviation", "frames"]
+    return [Table("Verification", columns, rows, notes)] if rows or notes else []
 
 
 def _table(record: VerificationRecord) -> Table:

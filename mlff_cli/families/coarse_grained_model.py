@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mlff_cli.core.errors import ConfigError
 from mlff_cli.data.beads.bead_batches import real_beads
 from mlff_cli.data.beads.bead_frames import BeadFrames
 from mlff_cli.data.beads.prior_file import PriorFile
@@ -30,7 +31,7 @@ class Surroundings:
     """What Allegro is scaled by.
 
     Attributes:
-        neighbors: of a bead within the cutoff, on average.
+        neighbors: of a bead within the cutoff, on average; 0: nobody has any.
         force: root mean square of a component of what it is to learn, kcal/mol/angstrom.
     """
 
@@ -64,7 +65,8 @@ def surroundings(
         F = padded.F if prior is None else padded.F - prior(part)[1]
         square += float(np.square(F[real], dtype=np.float64).sum())
     force = (square / (3.0 * beads)) ** 0.5
-    return Surroundings(max(FEWEST_NEIGHBORS, edges / beads), force or 1.0)
+    neighbors = max(FEWEST_NEIGHBORS, edges / beads) if edges else 0.0
+    return Surroundings(neighbors, force or 1.0)
 
 
 def build_model(
@@ -86,10 +88,18 @@ def build_model(
         dtype: of Allegro.
 
     Raises:
+        ConfigError: no bead has a neighbour within the cutoff.
         MissingDependencyError: nequip-allegro is not installed.
     """
     allegro = None
     if section.use_allegro:
+        if scale.neighbors == 0.0:
+            raise ConfigError(
+                f"no bead of the training frames has another within model.cutoff = "
+                f"{section.cutoff:g} A: Allegro would learn nothing",
+                remedy="neighbours along a chain are 3.8 A apart; raise model.cutoff, or set "
+                "model.use_allegro=false",
+            )
         measured = {"avg_num_neighbors": scale.neighbors, "energy_scale": scale.force}
         changes = {"cutoff": section.cutoff, "seed": seed, **measured, **section.allegro_changes()}
         allegro = Allegro(AllegroSpec.of(section.allegro_size, type_names, **changes), dtype)

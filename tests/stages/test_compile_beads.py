@@ -96,6 +96,12 @@ def test_for_lammps_a_folder(world, tmp_path):
     """The prior alone: Allegro takes a minute of its compiler."""
     summary = run(world / "one.pt", tmp_path / "lmp", Options(format="lammps"))
     assert "in.lammps" in summary.data["files"]
+    rows = summary.tables[0].rows
+    assert [row[0] for row in rows if "colvars" in row[0]] == [
+        "prior as colvars, energy",
+        "prior as colvars, forces",
+    ]
+    assert all(float(row[1]) < 1e-6 for row in rows)
     with pytest.raises(UsageError, match="exists already"):
         run(world / "one.pt", tmp_path / "lmp", Options(format="lammps"))
 

@@ -224,6 +224,9 @@ def test_contradictions_are_refused(folder: Path, tmp_path: Path) -> None:
     arguments = (folder / "springs.pt", [folder / "reference.npz"], out)
     with pytest.raises(DataError, match="no forces to compare with"):
         run(*arguments, PLAIN)
+    timeless = replace(PLAIN, simulation=(folder / "reference.npz",), discard=5.0)
+    with pytest.raises(UsageError, match="a set tells no times"):
+        run(*arguments, timeless)
     with pytest.raises(UsageError, match="belong to a simulation"):
         run(*arguments, replace(PLAIN, reference=folder / "same.h5"))
     with pytest.raises(UsageError, match="in kcal/mol, found --units eV"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlff_cli.core.errors import DataError, InterruptedRunError
+from mlff_cli.core.errors import ConfigError, DataError, InterruptedRunError
 from mlff_cli.data.beads.prior_file import write_prior
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.stages.train import Options, run
@@ -165,3 +165,13 @@ def test_a_dry_run_looks_at_data_and_writes_nothing(given: tuple[str, ...], tmp_
     failed = run(wrong)
     assert failed.failure is not None
     assert failed.failure.exit_code == 3
+
+
+LEARNT = ("model.use_allegro=true", "model.cutoff=0.001")
+
+
+def test_a_cutoff_below_every_distance_is_refused(given: tuple[str, ...], tmp_path: Path) -> None:
+    options = Options(tmp_path / "m.pt", overrides=(*given, *TINY, *LEARNT))
+    with pytest.raises(ConfigError, match=r"no bead .* within model.cutoff = 0.001 A"):
+        run(options)
+    assert list(tmp_path.iterdir()) == []

@@ -210,6 +210,12 @@ def _opened(
     """Frames of a set, of a trajectory of beads, or of a trajectory of atoms."""
     topology = wanted.topology
     if path.suffix == ".npz" and is_cg_npz(path):
+        if discard:
+            raise UsageError(
+                f"{discard:g} ps are to be left out, and a set tells no times",
+                where=str(path),
+                remedy="leave --discard out, or pass the trajectory",
+            )
         with CGSet(path) as cg:
             yield conformations_of_set(cg, _number(cg, topology), kelvin)
         return
