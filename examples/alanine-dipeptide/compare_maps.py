@@ -1,23 +1,16 @@
-"""Free energy of phi and psi: coarse-grained models beside the all-atom reference.
+"""Free energy of phi and psi by the number of frames, for two force maps.
 
-    python compare_maps.py out/reference.npz out/10/prior.h5 out/*/*/model.pt -o out/divergence.png
-    python compare_maps.py ... --check out/10/optimal/simulation.h5
+    python compare_maps.py out -o out/divergence.png
 
-One simulation of a prior gives the distribution of every model: its frame t weighs
+Reads OUT/STRIDE/MAP/evaluation.json (`mlff evaluate`), the simulations beside them and
+OUT/prior/evaluation.json. The divergence is that of Jensen and Shannon in 36 x 36 cells, in nats,
+beside the one that two halves of the reference have (the floor):
 
-    w_t = exp(-(E_model(R_t) - E_prior(R_t)) / kT),    independent frames left: (sum w)^2 / sum w^2
+- blocks: frames in blocks as long as their correlation. Equally many blocks on both sides.
+- single: one frame of every block, equally many on both sides.
 
-of those there are, as a share. Simulations of single models (`--check`) say whether that holds.
-
-Two measures, both Jensen-Shannon divergences in nats of 36 x 36 cells:
-
-- blocks: all frames. The reference is cut into blocks of 1 ns; half of them, drawn many times, are
-  compared with the other half (the floor) and with as many independent frames of a simulation,
-  whole replicas. Frames that are correlated fill a basin well and say as little as few frames about
-  how much each basin weighs; floor and divergence share that.
-- independent (`--check` alone): equal numbers of independent frames of both sides, and the floor of
-  two halves of the reference, as `mlff evaluate` has them. 40 ns hold some 750: too few to tell
-  good models apart.
+All replicas began in one conformation. The share of the alpha basin (phi < 0, psi within 60 degrees
+of -40) in windows of a simulation says whether they still remember it.
 """
 
 from __future__ import annotations
@@ -29,241 +22,99 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from mlff_cli.data.model_file import load_model_file
-from mlff_cli.deploy.beads.artifact import bead_potential_of
-from mlff_cli.physics.ensembles.decorrelation import decorrelated, statistical_inefficiency
-from mlff_cli.physics.ensembles.divergence import compare, jensen_shannon
-from mlff_cli.physics.ensembles.free_energy import free_energy
-from mlff_cli.physics.ensembles.histograms import circle, grid_cells
 from mlff_cli.physics.internal_coordinates import dihedrals
-from mlff_cli.potentials.bead_topology import BeadTopology
 
 BEADS = np.array([[0, 1, 2, 4], [1, 2, 4, 5]])  # of C N CA CB C N: phi, psi
-BINS = 36
-KT = 0.0019872041 * 300  # kcal/mol
-KJ = 4.184  # per kcal
-INTERVAL = 0.2  # ps, of the reference
-BLOCK = 1000.0  # ps
-FORGETTING = 15.0  # ps of a simulation that are left out: it began at frames of the reference
-DRAWS = 100
+ALPHA = (np.radians(-40.0), np.radians(60.0))  # psi: middle, half a width
+WINDOW = 10.0  # ps
+FRAMES = 200_000
 COLOURS = {"basic": "#c8553d", "optimal": "#3b6c8f"}
 FAINT = "#8b97a5"
 
 
-class Runs:
-    """Several runs of one length.
-
-    Args:
-        angles: (runs, frames, 2) phi and psi.
-        interval: ps between frames.
-        weights: (runs, frames) of frames; None: all alike.
-    """
-
-    def __init__(
-        self, angles: np.ndarray, interval: float, weights: np.ndarray | None = None
-    ) -> None:
-        self.angles, self.interval = angles, interval
-        axes = (circle(BINS), circle(BINS))
-        phi, psi = (angles[..., k] for k in range(2))
-        self.cells = grid_cells([phi.ravel(), psi.ravel()], axes).reshape(phi.shape)
-        self.weights = np.ones(phi.shape) if weights is None else weights
-        self.g = max(
-            statistical_inefficiency([np.stack([np.cos(x), np.sin(x)], 1) for x in angle])
-            for angle in (phi, psi)
-        )
-
-    def weighted(self, weights: np.ndarray) -> Runs:
-        """The same frames, each counted so often."""
-        return Runs(self.angles, self.interval, weights)
-
-    def independent(self) -> np.ndarray:
-        """Cells of frames that are independent of each other."""
-        return self.cells.ravel()[decorrelated([self.cells.shape[1]] * len(self.cells), self.g)]
-
-    def counts(self, runs: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Weight in every cell."""
-        cells, weights = self.cells[runs].ravel(), self.weights[runs].ravel()
-        return np.bincount(cells, weights, minlength=BINS * BINS)
-
-    @property
-    def share(self) -> float:
-        """Of the frames that the weights leave."""
-        w = self.weights
-        return float(w.sum() ** 2 / (w**2).sum() / w.size)
-
-    @property
-    def n_effective(self) -> float:
-        """How many independent frames they are worth."""
-        return self.cells.size / self.g * self.share
+def alpha(positions: np.ndarray) -> np.ndarray:
+    """Whether conformations (n, 6, 3) lie in the alpha basin, (n,)."""
+    phi, psi = dihedrals(positions.astype(np.float64), BEADS).T
+    away = np.angle(np.exp(1j * (psi - ALPHA[0])))
+    return np.asarray((phi < 0) & (np.abs(away) < ALPHA[1]))
 
 
-def reference_of(path: Path) -> tuple[Runs, Runs]:
-    """The runs of a mapped set, and the same in blocks."""
-    with np.load(path) as cg:
-        angles = dihedrals(cg["R"].astype(np.float64), BEADS)
-        n_runs = len(np.unique(cg["source"]))
-    runs = Runs(angles.reshape(n_runs, -1, 2), INTERVAL)
-    blocks = Runs(angles.reshape(-1, round(BLOCK / INTERVAL), 2), INTERVAL)
-    blocks.g = runs.g
-    return runs, blocks
-
-
-def simulation_of(path: Path) -> tuple[Runs, np.ndarray, np.ndarray]:
-    """Every replica a run; also positions (frames, n, 3) in angstrom and energies in kcal/mol."""
+def windows(path: Path) -> list[float]:
+    """Share of the alpha basin in successive windows of a simulation."""
     with h5py.File(path) as file:
         time = file["particles/all/position/time"][:]
-        kept = time > FORGETTING
-        x = 10.0 * file["particles/all/position/value"][:][kept].astype(np.float64)
-        energy = file["observables/potential_energy/value"][:][kept] / KJ
-    times = np.unique(time[kept])
-    angles = dihedrals(x, BEADS).reshape(len(times), -1, 2).swapaxes(0, 1)
-    return Runs(angles, float(times[1] - times[0])), x, energy
+        inside = alpha(file["particles/all/position/value"][:])
+    window = np.ceil(time / WINDOW - 1e-9).astype(int)
+    return [float(inside[window == k].mean()) for k in np.unique(window[window > 0])]
 
 
-def weights_of(model: Path, x: np.ndarray, energy: np.ndarray, n_replicas: int) -> np.ndarray:
-    """(replicas, frames) weights of frames that were drawn with other energies."""
-    file = load_model_file(model)
-    topology = BeadTopology.from_plain(file.molecules[0])
-    potential = bead_potential_of(file, topology, "full", torch.device("cpu"))
-    own = [potential(part)[0].detach() for part in torch.from_numpy(x).split(2048)]
-    difference = (torch.cat(own).numpy() - energy) / KT
-    w = np.exp(difference.min() - difference)
-    return np.asarray(w.reshape(-1, n_replicas).T)
-
-
-def by_blocks(blocks: Runs, other: Runs | None, seed: int = 0) -> tuple[float, float]:
-    """Mean and standard deviation of the divergence; the floor's where there is no other."""
-    rng = np.random.default_rng(seed)
-    half = len(blocks.cells) // 2
-    found = []
-    for _ in range(DRAWS):
-        drawn = rng.permutation(len(blocks.cells))
-        if other is None:
-            q = blocks.counts(drawn[half:])
-        else:
-            share = min(1.0, 0.5 * blocks.n_effective / other.n_effective)
-            n = max(1, round(share * len(other.cells)))
-            q = other.counts(rng.permutation(len(other.cells))[:n])
-        found.append(jensen_shannon(blocks.counts(drawn[:half]), q))
-    return float(np.mean(found)), float(np.std(found))
-
-
-def measure(runs: Runs, blocks: Runs) -> dict[str, Any]:
-    """What is told of any distribution."""
-    mean, std = by_blocks(blocks, runs)
+def row(path: Path) -> dict[str, Any]:
+    """What one evaluation says of phi and psi."""
+    found = json.loads(path.read_text())
+    plane = next(p for p in found["ensembles"]["planes"] if "phi" in p["variables"][0])
     return {
-        "blocks": mean,
-        "blocks_std": std,
-        "independent_frames": runs.n_effective,
-        "share": runs.share,
-        "ps_per_independent_frame": runs.g * runs.interval,
+        **{k: plane[k] for k in ("divergence", "divergence_std", "floor", "ratio", "block")},
+        "rms_difference": plane["rms_difference"],
+        "single": {k: plane["independent"][k] for k in ("divergence", "floor", "ratio", "frames")},
+        "alpha_in_windows": windows(path.with_name("simulation.h5")),
     }
 
 
-def frames_needed(frames: np.ndarray, divergence: np.ndarray, limit: float) -> float | None:
-    """Where the curve falls below the limit for good, its logarithms joined by straight lines."""
-    above = np.flatnonzero(divergence > limit)
-    if not len(above):
-        return float(frames[0])
-    k = above[-1]
-    if k == len(frames) - 1:
-        return None
-    x, y = np.log(frames[k : k + 2]), np.log(divergence[k : k + 2])
-    return float(np.exp(x[0] + (np.log(limit) - y[0]) / (y[1] - y[0]) * (x[1] - x[0])))
-
-
-def draw(
-    rows: list[dict[str, Any]],
-    counts: dict[str, np.ndarray],
-    floor: float,
-    prior: float,
-    path: Path,
-) -> None:
-    """Divergence against frames, and planes of free energy."""
-    figure = Figure(figsize=(3.6 + 2.4 * len(counts), 3.3), layout="constrained")
-    left, *planes = figure.subplots(1, 1 + len(counts), width_ratios=[1.6, *[1] * len(counts)])
-    for force_map, colour in COLOURS.items():
-        mine = [r for r in rows if r["map"] == force_map]
-        x, y, dy = ([r[k] for r in mine] for k in ("frames", "blocks", "blocks_std"))
-        left.errorbar(x, y, dy, marker="o", ms=4, capsize=2, color=colour, label=force_map)
-    for value, style, told in (
-        (floor, "-", "floor"),
-        (3 * floor, "--", "3 x floor"),
-        (prior, ":", "prior alone"),
+def draw(rows: list[dict[str, Any]], prior: dict[str, Any], path: Path) -> None:
+    """Divergence over its floor against frames."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    for axes, key, title in zip(
+        figure.subplots(1, 2), ("blocks", "single"), ("blocks", "single frames"), strict=True
     ):
-        left.axhline(value, color=FAINT, ls=style, lw=1)
-        left.annotate(told, (0.99, value), xycoords=("axes fraction", "data"), ha="right",
-                      va="bottom", fontsize=7, color=FAINT)  # fmt: skip
-    left.set(xscale="log", yscale="log", xlabel="frames trained on")
-    left.set_ylabel("Jensen-Shannon divergence (nats)")
-    left.legend(frameon=False, fontsize=8, title="force map", title_fontsize=8)
-    edges = np.degrees(circle(BINS).edges)
-    for axes, (title, found) in zip(planes, counts.items(), strict=True):
-        f = free_energy(found.reshape(BINS, BINS), KT)
-        shown = np.where(np.isfinite(f), f, np.nan).T
-        image = axes.pcolormesh(edges, edges, shown, vmin=0, vmax=5, rasterized=True)
-        axes.set(xlabel=r"$\phi$", aspect="equal", xticks=[-180, 0, 180], yticks=[-180, 0, 180])
-        axes.set_title(title, fontsize=9)
-    planes[0].set_ylabel(r"$\psi$")
-    figure.colorbar(image, ax=planes, shrink=0.8, label="kcal/mol")
+        for name, colour in COLOURS.items():
+            mine = [r for r in rows if r["map"] == name]
+            y = [r["ratio"] if key == "blocks" else r["single"]["ratio"] for r in mine]
+            axes.plot([r["frames"] for r in mine], y, marker="o", ms=4, color=colour, label=name)
+        alone = prior["ratio"] if key == "blocks" else prior["single"]["ratio"]
+        for value, style, told in (
+            (1.0, "-", "floor of the reference"),
+            (3.0, "--", "3 x floor"),
+            (alone, ":", "prior alone"),
+        ):
+            axes.axhline(value, color=FAINT, ls=style, lw=1)
+            axes.annotate(told, (0.99, value), xycoords=("axes fraction", "data"), ha="right",
+                          va="bottom", fontsize=7, color=FAINT)  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="frames", title=title)
+        axes.set_yticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
+        axes.minorticks_off()
+        axes.set_ylim(0.8, max(alone, *(r["ratio"] for r in rows)) * 1.4)
+    figure.axes[0].set_ylabel("divergence of phi and psi / floor")
+    figure.axes[0].legend(frameon=False, fontsize=8, title="force map", title_fontsize=8)
     figure.savefig(path, dpi=170)
 
 
 def main() -> None:
-    """Measure, tell, draw."""
+    """Collect, tell, draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("reference", type=Path, help="mapped set of all frames")
-    parser.add_argument("simulation", type=Path, help="of the prior alone")
-    parser.add_argument("models", type=Path, nargs="+", help=".../STRIDE/MAP/model.pt")
-    parser.add_argument("--check", type=Path, nargs="*", default=[], help="simulations of models")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-
-    reference, blocks = reference_of(asked.reference)
-    floor, floor_std = by_blocks(blocks, None)
-    print(f"reference: {reference.cells.size} frames, {reference.n_effective:.0f} independent "
-          f"(one each {reference.g * reference.interval:.0f} ps)")  # fmt: skip
-    print(f"floor {floor:.5f} +- {floor_std:.5f} nats, three times {3 * floor:.5f}")
-    runs, x, energy = simulation_of(asked.simulation)
-    told = {"prior": measure(runs, blocks)}
-    counts = {"all atoms": blocks.counts(), "prior alone": runs.counts()}
-
-    rows = []
-    for path in asked.models:
-        stride, force_map = path.parts[-3:-1]
-        frames = reference.cells.size // int(stride)
-        own = runs.weighted(weights_of(path, x, energy, len(runs.cells)))
-        rows.append({"map": force_map, "frames": frames, **measure(own, blocks)})
-        counts[f"{force_map}, {frames} frames"] = own.counts()
-    rows.sort(key=lambda row: row["frames"])
-    for path in asked.check:
-        own, *_ = simulation_of(path)
-        literal = compare(reference.independent(), own.independent(), BINS * BINS)
-        told[str(path)] = {**measure(own, blocks), "independent": literal.divergence.mean,
-                           "independent_floor": literal.floor.mean}  # fmt: skip
-
-    for name, row in [*told.items(), *((f"{r['map']} {r['frames']}", r) for r in rows)]:
-        more = f", independent {row['independent']:.3f}" if "independent" in row else ""
-        value = (
-            f"{row['blocks']:.5f} +- {row['blocks_std']:.5f} ({row['blocks'] / floor:.1f} x floor)"
-        )
-        print(f"{name:30} {value}, {row['independent_frames']:.0f} independent frames{more}")
-    needed = {}
-    for force_map in COLOURS:
-        mine = [r for r in rows if r["map"] == force_map]
-        y = (np.array([r[key] for r in mine], float) for key in ("frames", "blocks"))
-        needed[force_map] = frames_needed(*y, 3 * floor)
-    print(f"frames needed for three times the floor: {needed}")
-    most = max(row["frames"] for row in rows)
-    shown = {k: v for k, v in counts.items() if "frames" not in k or f" {most} " in k}
-    draw(rows, shown, floor, told["prior"]["blocks"], asked.output)
-    kept = {"floor": floor, "floor_std": floor_std, "frames_needed": needed, "rows": rows, **told,
-            "reference_independent": reference.n_effective}  # fmt: skip
-    asked.output.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
+    found = asked.folder.glob("*/*/evaluation.json")
+    rows = [
+        {"map": path.parts[-2], "frames": FRAMES // int(path.parts[-3]), **row(path)}
+        for path in found
+    ]
+    rows.sort(key=lambda r: (r["map"], r["frames"]))
+    prior = row(asked.folder / "prior" / "evaluation.json")
+    with np.load(asked.folder / "1" / "mapped.npz") as cg:
+        share = float(alpha(cg["R"]).mean())
+    print(f"reference: alpha basin {share:.3f}; floor {prior['floor']:.4f} (blocks), "
+          f"{prior['single']['floor']:.3f} (single)")  # fmt: skip
+    for r in [*rows, {"map": "prior", "frames": 0, **prior}]:
+        shares = " ".join(f"{a:.2f}" for a in r["alpha_in_windows"])
+        print(f"{r['map']:8} {r['frames']:7} blocks {r['divergence']:.4f} = {r['ratio']:5.2f} x, "
+              f"single {r['single']['divergence']:.3f} = {r['single']['ratio']:.2f} x, "
+              f"free energies off by {r['rms_difference']:.2f} kcal/mol, alpha {shares}")  # fmt: skip
+    draw(rows, prior, asked.output)
+    told = {"alpha_of_reference": share, "prior": prior, "rows": rows}
+    asked.output.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":
