@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from mlff_cli.cli import coarse_commands, data_commands, model_commands, simulation_commands
+from mlff_cli.cli import (
+    coarse_commands,
+    data_commands,
+    model_commands,
+    simulation_commands,
+    transport_commands,
+)
 
 app = typer.Typer(
     name="mlff",
@@ -18,7 +24,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (data_commands, coarse_commands, model_commands, simulation_commands):
+for commands in (
+    data_commands,
+    coarse_commands,
+    model_commands,
+    transport_commands,
+    simulation_commands,
+):
     app.add_typer(commands.app)
 
 
