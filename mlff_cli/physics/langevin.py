@@ -170,6 +170,13 @@ class Langevin:
         self.temperatures = np.array(temperatures, dtype=np.float64)
         self._sigma = self._thermal_speed()
 
+    def place(self, rows: np.ndarray, positions: np.ndarray) -> None:
+        """Put replicas (b,) to positions (b, N, 3), with new velocities of their temperatures."""
+        which = torch.as_tensor(rows, device=self._device)
+        self.x[which] = self._tensor(positions)
+        self.v[which] = (self._sigma * self._noise())[which]
+        self._compute()
+
     def settle(self) -> None:
         """See `Replicas`."""
         if self._recentre:

@@ -17,6 +17,9 @@ TIMESTEPS = {"none": 1.0, "hbonds": 2.0}  # fs
 LONGEST = {"none": 2.0, "hbonds": 4.0}  # fs: beyond, the fastest vibration is no longer followed
 SUFFIXES = (".h5", ".hdf5", ".h5md")
 HOTTEST = 5000.0  # K
+MOST_REPLICAS = 1 << 16
+ENGINES = ("openmm", "torch")
+DTYPES = ("float32", "float64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +40,15 @@ class Options:
         padding: nm of explicit water around the solute, where water is added.
         ph: decides the protonation of added hydrogens.
         platform: OpenMM's name; "auto": the fastest here.
-        threads: of one replica on the CPU. More than one is faster for large systems, but no two
-            runs are the same to the last bit.
-        engine: "openmm".
+        threads: of one replica on the CPU with OpenMM. More than one is faster for large systems,
+            but no two runs are the same to the last bit.
+        engine: "openmm"; "torch": all replicas in one batch, see `physics.batched_ensemble`.
+        replicas: copies at every temperature; more than one needs engine "torch".
+        flow: model of a flow between two neighbouring temperatures, whose swaps go through it.
+        device: of engine "torch" and of the flow: auto, cpu, cuda or cuda:N.
+        dtype: of energies and forces of engine "torch": "float32" or "float64".
+        compile: whether torch's compiler fuses the force field of engine "torch": several times
+            as fast, after a minute.
         seed: of everything that is random.
         force: replace an existing output, and an interrupted run that was asked for something else.
         dry_run: say what would be simulated, write nothing.
@@ -60,6 +69,11 @@ class Options:
     platform: str = "auto"
     threads: int = 1
     engine: str = "openmm"
+    replicas: int = 1
+    flow: Path | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    compile: bool = False
     seed: int = 0
     force: bool = False
     dry_run: bool = False
@@ -72,6 +86,7 @@ class Plan:
     Attributes:
         temperatures: (K,) ascending.
         timestep: fs.
+        engine: OpenMM's, which also prepares what torch simulates.
         config: what must be the same to continue.
     """
 
@@ -84,14 +99,32 @@ class Plan:
     engine: Engine
     config: dict[str, Any]
 
+    @property
+    def batched(self) -> bool:
+        """Whether all replicas are one batch of torch."""
+        return self.options.engine == "torch"
+
+    @property
+    def n_replicas(self) -> int:
+        """Copies of the molecule, and frames of one moment."""
+        return len(self.temperatures) * self.options.replicas
+
+    @property
+    def platform(self) -> str:
+        """Where forces are computed, in words."""
+        if not self.batched:
+            return self.engine.platform
+        return f"torch {self.options.device} {self.options.dtype}"
+
+    @property
+    def exact(self) -> bool:
+        """Whether two runs give the same bits; sums on a GPU have no fixed order."""
+        return self.options.device == "cpu" if self.batched else self.engine.exact
+
 
 def make_plan(system: Path | None, output: Path, options: Options) -> Plan:
     """Refuse what cannot be done before any work is."""
-    if options.engine != "openmm":
-        raise UsageError(
-            f"--engine: 'openmm' is the engine there is, found {options.engine!r}",
-            remedy="a batched torch engine is planned; leave the option out",
-        )
+    _check_engine(options)
     if (system is None) == (options.peptide is None):
         raise UsageError(
             "either a structure or --peptide is needed, found "
@@ -136,14 +169,17 @@ def make_plan(system: Path | None, output: Path, options: Options) -> Plan:
             remedy="call it .h5; `mlff convert` makes other formats of it",
         )
     local = [Path(name) for name in options.forcefield if Path(name).is_file()]
-    check_writable(output, force=options.force, inputs=[*([system] if system else []), *local])
-    engine = choose_engine(options.platform, options.threads)
+    given = [path for path in (system, options.flow) if path is not None]
+    check_writable(output, force=options.force, inputs=[*given, *local])
+    engine = choose_engine(
+        "CPU" if options.engine == "torch" else options.platform, options.threads
+    )
     config = {
         "system": None if system is None else sha256(system),
         **{name: _plain(value) for name, value in dataclasses.asdict(options).items()},
         "temperatures": temperatures.tolist(),
         "timestep": timestep,
-        "platform": engine.platform,
+        "flow": None if options.flow is None else sha256(options.flow),
         "forcefield": [
             f"{name} {sha256(name)}" if Path(name).is_file() else name
             for name in options.forcefield
@@ -152,7 +188,44 @@ def make_plan(system: Path | None, output: Path, options: Options) -> Plan:
     }
     for name in ("force", "dry_run"):
         del config[name]
-    return Plan(system, output, options, temperatures, timestep, schedule, engine, config)
+    plan = Plan(system, output, options, temperatures, timestep, schedule, engine, config)
+    config["platform"] = plan.platform
+    return plan
+
+
+def _check_engine(options: Options) -> None:
+    """Refuse what the engine does not know."""
+    if options.engine not in ENGINES:
+        raise UsageError(
+            f"--engine must be {' or '.join(ENGINES)}, found {options.engine!r}",
+            remedy="openmm knows every system; torch is for hundreds of replicas of a molecule",
+        )
+    if options.dtype not in DTYPES:
+        raise UsageError(f"--dtype must be {' or '.join(DTYPES)}, found {options.dtype!r}")
+    if not 1 <= options.replicas * max(1, len(options.temperatures)) <= MOST_REPLICAS:
+        raise UsageError(
+            f"--replicas times temperatures must be 1 to {MOST_REPLICAS}, "
+            f"found {options.replicas} times {len(options.temperatures)}"
+        )
+    if options.engine == "openmm":
+        if options.replicas > 1 or options.compile:
+            found = f"--replicas {options.replicas}" if options.replicas > 1 else "--compile"
+            raise UsageError(
+                f"{found} needs --engine torch, found --engine openmm",
+                remedy="pass --engine torch, or leave it out",
+            )
+        return
+    if options.constraints != "none":
+        raise UsageError(
+            f"--engine torch keeps no bond rigid, found --constraints {options.constraints}",
+            remedy="pass --constraints none, or --engine openmm",
+        )
+    if options.platform != "auto" or options.threads != 1:
+        found = f"--threads {options.threads}" if options.threads != 1 else options.platform
+        raise UsageError(
+            f"--platform and --threads are OpenMM's, found {found} with --engine torch",
+            remedy="leave it out: --device says where torch computes, on all cores it may use",
+        )
 
 
 def _in_range(name: str, value: float, low: float, high: float, unit: str) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import openmm
 
 from mlff_cli.core.artifacts import provenance
 from mlff_cli.core.command_line import command_line
+from mlff_cli.core.compilers import check_compiler
 from mlff_cli.core.errors import DataError, InterruptedRunError, NumericalError, UsageError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.residues import D_AMINO_ACIDS
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.core.units import KCAL_MOL, KJ_MOL
+from mlff_cli.core.workers import available_cores
 from mlff_cli.data.trajectories.h5md_writer import create_h5md
 from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.data.trajectories.peptide import Peptide, build_peptide
 from mlff_cli.physics.handedness import require_one_hand
+from mlff_cli.physics.mapped_exchange import MappedExchange
 from mlff_cli.physics.minimisation import minimise
 from mlff_cli.physics.openmm_structures import (
     Molecule,
@@ -33,6 +36,11 @@ from mlff_cli.physics.openmm_system import Simulated, build_system
 from mlff_cli.physics.replica_ensemble import Ensemble
 from mlff_cli.sampling.plan import Options, Plan
 
+if TYPE_CHECKING:
+    from mlff_cli.physics.batched_ensemble import BatchedEnsemble
+
+AnyEnsemble: TypeAlias = "Ensemble | BatchedEnsemble"
+
 FORCES = (
     "negative gradient of the potential energy, as OpenMM reports it; constraint forces are not "
     "included"
@@ -42,6 +50,7 @@ WHERE = {
     False: "near the origin: the centre of mass is put back there after every frame",
 }
 INTEGRATOR = "LangevinMiddleIntegrator"
+BATCHED_INTEGRATOR = "BAOAB in its leap-frog form, as LangevinMiddleIntegrator"
 _WRITTEN = ("position", "force", "potential_energy", "temperature", "replica")
 
 
@@ -90,7 +99,11 @@ def build(plan: Plan) -> Simulated:
 
 
 def prepare(
-    plan: Plan, partial: PartialRun, stop: StopRequest, reporter: Reporter
+    plan: Plan,
+    partial: PartialRun,
+    stop: StopRequest,
+    reporter: Reporter,
+    mapped: MappedExchange | None = None,
 ) -> openmm.System:
     """What is simulated: of the interrupted run, or made now with everything the run needs."""
     if partial.complete:
@@ -104,6 +117,7 @@ def prepare(
             reporter.info(f"starting anew (--force): {error.message}")
     partial.clear()
     made = build(plan)
+    check_simulable(plan, made.system)
     reporter.info(described(plan, made))
     context = plan.engine.context(made.system)
     positions, before, after = minimise(made, context, lambda: stop.requested)
@@ -126,24 +140,39 @@ def prepare(
         made.waters_added,
     )
     partial.begin(plan.config, openmm.XmlSerializer.serialize(made.system))
-    n = len(plan.temperatures)
     create_h5md(
         partial.trajectory,
         (*_WRITTEN, *(("edges",) if made.periodic else ())),
-        plan.schedule.n_frames * n,
+        plan.schedule.n_frames * plan.n_replicas,
         made.numbers,
         bonds=made.bonds,
         attrs=_facts(plan, start),
         tables=tables(plan),
     )
-    ensemble = make_ensemble(plan, made.system)
+    ensemble = make_ensemble(plan, made.system, mapped)
     ensemble.start(positions)
     partial.save(ensemble.state())
     return made.system
 
 
-def make_ensemble(plan: Plan, system: openmm.System) -> Ensemble:
+def check_simulable(plan: Plan, system: openmm.System) -> None:
+    """Refuse what the engine cannot compute.
+
+    Raises:
+        UsageError: naming the force.
+    """
+    if plan.batched:
+        from mlff_cli.physics.forcefield import ForceField
+
+        ForceField.from_system(system)
+
+
+def make_ensemble(
+    plan: Plan, system: openmm.System, mapped: MappedExchange | None = None
+) -> AnyEnsemble:
     """The replicas of a run, not yet at any state."""
+    if plan.batched:
+        return _batched(plan, system, mapped)
     return Ensemble(
         plan.engine,
         system,
@@ -152,10 +181,36 @@ def make_ensemble(plan: Plan, system: openmm.System) -> Ensemble:
         friction=plan.options.friction,
         timestep=plan.timestep,
         seed=plan.options.seed,
+        mapped=mapped,
     )
 
 
-def tables(plan: Plan, ensemble: Ensemble | None = None) -> dict[str, np.ndarray]:
+def _batched(plan: Plan, system: openmm.System, mapped: MappedExchange | None) -> BatchedEnsemble:
+    # here, because torch takes a moment, and the OpenMM engine does without it
+    import torch
+
+    from mlff_cli.physics.batched_ensemble import BatchedEnsemble
+    from mlff_cli.physics.forcefield import ForceField
+
+    options = plan.options
+    field = ForceField.from_system(system, getattr(torch, options.dtype))
+    if options.compile:
+        check_compiler(torch.device(options.device).type, "a force field")
+    return BatchedEnsemble(
+        field.to(options.device),
+        plan.temperatures,
+        plan.schedule,
+        copies=options.replicas,
+        friction=options.friction,
+        timestep=plan.timestep,
+        seed=options.seed,
+        threads=available_cores(),
+        compile=options.compile,
+        mapped=mapped,
+    )
+
+
+def tables(plan: Plan, ensemble: AnyEnsemble | None = None) -> dict[str, np.ndarray]:
     """What stands beside the frames, or the room for it."""
     n = len(plan.temperatures)
     pairs = np.zeros(n - 1, dtype="int64")
@@ -168,7 +223,7 @@ def tables(plan: Plan, ensemble: Ensemble | None = None) -> dict[str, np.ndarray
         found |= {
             "exchange/attempted": ladder.attempted if ladder else pairs,
             "exchange/accepted": ladder.accepted if ladder else pairs,
-            "exchange/trips": ladder.trips if ladder else np.zeros(n, dtype="int64"),
+            "exchange/trips": ladder.trips if ladder else np.zeros(plan.n_replicas, dtype="int64"),
         }
     return found
 
@@ -195,11 +250,16 @@ def _facts(plan: Plan, made: Simulated) -> dict[str, Any]:
         options,
         temperatures=tuple(plan.temperatures.tolist()),
         timestep=plan.timestep,
-        platform=plan.engine.platform,
+        platform=options.platform if plan.batched else plan.engine.platform,
     )
     words = ["mlff", "sample", *([str(plan.system)] if plan.system else [])]
     command = command_line(words, told, Options(), flags={"temperatures": "temperature"})
-    packages = ("openmm", "numpy", *(("rdkit",) if options.peptide else ()))
+    packages = (
+        "openmm",
+        "numpy",
+        *(("torch",) if plan.batched else ()),
+        *(("rdkit",) if options.peptide else ()),
+    )
     return {
         "topology_pdb": topology_pdb(made),
         "forcefield": list(options.forcefield),
@@ -210,12 +270,13 @@ def _facts(plan: Plan, made: Simulated) -> dict[str, Any]:
         "solvent": made.solvent,
         **({} if made.density is None else {"density_g_cm3": made.density}),
         "temperatures": plan.temperatures.tolist(),
-        "integrator": INTEGRATOR,
+        "integrator": BATCHED_INTEGRATOR if plan.batched else INTEGRATOR,
         "timestep_fs": plan.timestep,
         "friction_per_ps": options.friction,
         "centre_of_mass_motion": "not removed",
-        "platform": plan.engine.platform,
-        "repeats_bit_for_bit": int(plan.engine.exact),
+        "platform": plan.platform,
+        "replicas_per_temperature": options.replicas,
+        "repeats_bit_for_bit": int(plan.exact),
         "seed": options.seed,
         "provenance": provenance(command, inputs, seed=options.seed, packages=packages),
     }
@@ -228,4 +289,4 @@ def described(plan: Plan, made: Simulated) -> str:
     added += [f"{waters} waters and ions"] if waters else []
     told = f"{made.system.getNumParticles()} atoms, solvent: {made.solvent}"
     told += "" if made.density is None else f", {made.density:.3f} g/cm3 at constant volume"
-    return f"{told}; added {' and '.join(added) or 'nothing'}; platform {plan.engine.platform}"
+    return f"{told}; added {' and '.join(added) or 'nothing'}; platform {plan.platform}"

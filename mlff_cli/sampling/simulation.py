@@ -15,15 +15,14 @@ from mlff_cli.core.runtime import StopRequest
 from mlff_cli.core.workers import available_cores
 from mlff_cli.data.trajectories.h5md_writer import H5MDWriter
 from mlff_cli.data.trajectories.partial_run import PartialRun
-from mlff_cli.physics.replica_ensemble import Ensemble
 from mlff_cli.sampling.plan import Plan
-from mlff_cli.sampling.preparation import interrupted, tables
+from mlff_cli.sampling.preparation import AnyEnsemble, interrupted, tables
 
 SAVE_SECONDS = 30.0  # at most this much work is lost by a kill -9, or one interval
 
 
 def simulate(
-    plan: Plan, partial: PartialRun, ensemble: Ensemble, stop: StopRequest, reporter: Reporter
+    plan: Plan, partial: PartialRun, ensemble: AnyEnsemble, stop: StopRequest, reporter: Reporter
 ) -> float:
     """Go to the end; returns the speed of one replica in ns/day."""
     schedule, n = plan.schedule, len(plan.temperatures)
@@ -33,13 +32,14 @@ def simulate(
         reporter.info(f"continuing: {done} of {schedule.n_frames} frames are there")
     parallel = max(1, min(n, available_cores() // plan.options.threads))
     idle = available_cores() - parallel * plan.options.threads
-    if idle > 0 and plan.engine.platform == "CPU":
+    if idle > 0 and not plan.batched and plan.engine.platform == "CPU":
         reporter.info(
             f"{idle} of {available_cores()} cores are idle: --threads uses them on a large "
             "system, at the price of results that do not repeat to the last bit"
         )
     begun = saved = clock.monotonic()
     told = f"sampling at {n} temperatures" if n > 1 else "sampling"
+    told += f", {plan.n_replicas} replicas" if plan.options.replicas > 1 else ""
 
     def frames(arrays: Mapping[str, np.ndarray], row: int) -> None:
         writer.write(row, {k: v for k, v in arrays.items() if writer.has(k)})
@@ -77,7 +77,7 @@ def _ns_per_day(femtoseconds: float, seconds: float) -> float:
     return femtoseconds * 1e-6 * 86400 / max(seconds, 1e-9)
 
 
-def _fields(ensemble: Ensemble, speed: float) -> dict[str, Any]:
+def _fields(ensemble: AnyEnsemble, speed: float) -> dict[str, Any]:
     """What the progress shows."""
     fields: dict[str, Any] = {"ns/day": round(speed, 1)}
     if ensemble.ladder.attempted.sum():
@@ -86,9 +86,9 @@ def _fields(ensemble: Ensemble, speed: float) -> dict[str, Any]:
     return fields
 
 
-def _exploded(plan: Plan, ensemble: Ensemble, error: NumericalError) -> NumericalError:
+def _exploded(plan: Plan, ensemble: AnyEnsemble, error: NumericalError) -> NumericalError:
     schedule = plan.schedule
-    frame = schedule.frames_before(ensemble.step) * len(plan.temperatures)
+    frame = schedule.frames_before(ensemble.step) * plan.n_replicas
     when = f"before frame {frame}" if ensemble.step >= schedule.equilibration else "equilibration"
     until = schedule.next_event(ensemble.step)
     return NumericalError(

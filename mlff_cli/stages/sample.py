@@ -1,12 +1,14 @@
-"""`mlff sample`: molecular dynamics with OpenMM, written with forces.
+"""`mlff sample`: molecular dynamics, written with forces.
 
-One temperature is a plain Langevin simulation, several are replica exchange. Everything that the
+One temperature is a plain Langevin simulation, several are replica exchange. OpenMM moves a few
+replicas of any system, torch hundreds of a molecule. Everything that the
 next step depends on is kept beside the output, so that a run that was stopped or killed goes on
 exactly where the last kept state stands.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ from mlff_cli.data.trajectories.h5md import H5MDTrajectory
 from mlff_cli.data.trajectories.h5md_layout import ELEMENTS
 from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.physics.openmm_system import Simulated, density
-from mlff_cli.physics.replica_ensemble import Ensemble
 from mlff_cli.report.sampling import (
     energy_table,
     exchange_table,
@@ -30,7 +31,14 @@ from mlff_cli.report.sampling import (
     poor_exchange,
 )
 from mlff_cli.sampling.plan import LONGEST, Options, Plan, make_plan
-from mlff_cli.sampling.preparation import build, described, make_ensemble, prepare
+from mlff_cli.sampling.preparation import (
+    AnyEnsemble,
+    build,
+    check_simulable,
+    described,
+    make_ensemble,
+    prepare,
+)
 from mlff_cli.sampling.simulation import simulate
 
 __all__ = ["Options", "run"]
@@ -58,6 +66,11 @@ def run(
         InterruptedRunError: stopped by a signal; the same command continues.
     """
     reporter = reporter or NullReporter()
+    if options.engine == "torch":
+        # here, because torch takes a moment, and the OpenMM engine does without it
+        from mlff_cli.deploy.predictor import resolve_device
+
+        options = dataclasses.replace(options, device=str(resolve_device(options.device)))
     plan = make_plan(system, output, options)
     if plan.timestep > LONGEST[options.constraints]:
         reporter.warning(
@@ -77,7 +90,7 @@ def run(
             speed = simulate(plan, partial, ensemble, stop, reporter)
             summary = _summary(plan, partial, ensemble, speed, density(model), reporter)
         except NumericalError:
-            if plan.engine.exact:  # continuing would end the same way
+            if plan.exact:  # continuing would end the same way
                 partial.remove()
             raise
         finally:
@@ -90,7 +103,8 @@ def run(
 def _dry_summary(plan: Plan, made: Simulated, reporter: Reporter) -> Summary:
     if warning := odd_density(made.density):
         reporter.warning(warning)
-    n_atoms, n = made.system.getNumParticles(), len(plan.temperatures)
+    check_simulable(plan, made.system)
+    n_atoms, n = made.system.getNumParticles(), plan.n_replicas
     frames = plan.schedule.n_frames * n
     size = frames * n_atoms * 2 * 3 * np.dtype(ELEMENTS["position"].type("float32")).itemsize
     kelvin = ", ".join(f"{t:g}" for t in plan.temperatures)
@@ -111,7 +125,8 @@ def _dry_summary(plan: Plan, made: Simulated, reporter: Reporter) -> Summary:
         "temperatures": plan.temperatures.tolist(),
         "steps": plan.schedule.end,
         "frames": frames,
-        "platform": plan.engine.platform,
+        "platform": plan.platform,
+        "replicas": n,
     }
     return Summary(data, lines=lines)
 
@@ -119,7 +134,7 @@ def _dry_summary(plan: Plan, made: Simulated, reporter: Reporter) -> Summary:
 def _summary(
     plan: Plan,
     partial: PartialRun,
-    ensemble: Ensemble,
+    ensemble: AnyEnsemble,
     speed: float,
     filled: float | None,
     reporter: Reporter,
@@ -129,32 +144,34 @@ def _summary(
     with H5MDTrajectory(partial.trajectory) as file:
         energy = file.read(np.arange(file.n_frames), positions=False).energy
         assert energy is not None
-        by_temperature = energy.reshape(-1, n)
+        by_temperature = energy.reshape(-1, n, plan.options.replicas).swapaxes(1, 2).reshape(-1, n)
         n_atoms = file.n_atoms
     heat = ensemble.mean_heat
     shown = [energy_table(plan.temperatures, by_temperature, heat, n_atoms)]
     data: dict[str, Any] = {
         "output": str(plan.output),
         "atoms": n_atoms,
-        "frames": plan.schedule.n_frames * n,
+        "frames": plan.schedule.n_frames * plan.n_replicas,
+        "replicas": plan.n_replicas,
         "temperatures": plan.temperatures.tolist(),
         "mean_energy_kcal_mol": by_temperature.mean(axis=0).tolist(),
         "std_energy_kcal_mol": by_temperature.std(axis=0).tolist(),
         "kinetic_temperature": heat.tolist(),
         "density_g_cm3": filled,
         "constraints": plan.options.constraints,
-        "platform": plan.engine.platform,
-        "repeats_bit_for_bit": plan.engine.exact,
+        "platform": plan.platform,
+        "repeats_bit_for_bit": plan.exact,
         "ns_per_day": speed,
     }
-    if warning := far_from_equilibrium(plan.temperatures, heat, n_atoms, plan.schedule.n_frames):
+    if warning := far_from_equilibrium(plan.temperatures, heat, n_atoms, len(by_temperature)):
         reporter.warning(warning)
     if n > 1:
         data["exchange"] = plain_exchange(ladder)
         shown.append(exchange_table(ladder))
         if warning := poor_exchange(ladder):
             reporter.warning(warning)
-    lines = [f"wrote {plan.output}: {speed:.1f} ns/day for each replica"]
+    told = f", {speed * plan.n_replicas:.1f} for all {plan.n_replicas}" if plan.batched else ""
+    lines = [f"wrote {plan.output}: {speed:.1f} ns/day for each replica{told}"]
     if filled is not None:
         lines.append(f"the density was {filled:.3f} g/cm3, at constant volume")
     return Summary(data, shown, lines)
