@@ -1,7 +1,7 @@
 """`mlff evaluate`: how far a model is from its reference, in numbers and figures.
 
-What is compared depends on the family: labels of a fidelity, or forces of beads and free energies
-of a simulation. The model says which family it is of.
+What is compared depends on the family: labels of a fidelity; forces of beads and free energies of
+a simulation; ensembles behind a flow. The model says which family it is of.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from mlff_cli.core.artifacts import atomic_path, check_writable, provenance, write_json
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
-from mlff_cli.families.coarse_grained_evaluation import Asked, BeadEvaluation
+from mlff_cli.families.coarse_grained_evaluation import MOST_BINS, Asked, BeadEvaluation
 from mlff_cli.families.evaluation import Evaluation, family_of
 from mlff_cli.families.multifidelity_evaluation import FidelityEvaluation
 
@@ -88,7 +88,8 @@ def run(
 
     Args:
         model: `.jpt` artifact, model file or checkpoint.
-        data: labelled files (of fidelities in order, or each as `K=FILE`), or coarse-grained sets.
+        data: labelled files (of fidelities in order, or each as `K=FILE`), coarse-grained sets, or
+            trajectories with both temperatures of a flow.
         output: JSON file; the others are named after it.
         options: see `Options`.
         reporter: who listens.
@@ -152,4 +153,38 @@ def _evaluation(
         return BeadEvaluation(
             model, data, output, device=device, figures=figures, asked=options.asked
         )
+    if family == "transport":
+        return _transport(model, data, output, options)
     raise DataError(f"models of the family {family!r} cannot be evaluated", where=str(model))
+
+
+def _transport(
+    model: Path | str, data: Sequence[str | Path], output: Path, options: Options
+) -> Evaluation:
+    asked = options.asked
+    kept = Asked(bins=asked.bins, discard=asked.discard, seed=asked.seed)
+    if asked != kept or options.units != Options().units:
+        raise UsageError(
+            "a flow is evaluated in kJ/mol on trajectories with both of its temperatures; of the "
+            "options for coarse-grained models it takes --bins, --discard and --seed",
+            where=str(model),
+            remedy="leave the others out",
+        )
+    if not 1 <= asked.bins <= MOST_BINS or asked.discard < 0:
+        raise UsageError(
+            f"--bins is 1 to {MOST_BINS} and --discard 0 ps or more, found {asked.bins} and "
+            f"{asked.discard:g}"
+        )
+    # here, because it brings OpenMM, which the other families do without
+    from mlff_cli.families.transport_evaluation import TransportEvaluation
+
+    return TransportEvaluation(
+        model,
+        data,
+        output,
+        device=options.device,
+        figures=options.figures,
+        bins=asked.bins,
+        discard=asked.discard,
+        seed=asked.seed,
+    )

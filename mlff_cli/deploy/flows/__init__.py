@@ -1,0 +1,1 @@
+"""What a flow between temperatures is worth."""

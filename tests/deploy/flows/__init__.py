@@ -1,0 +1,1 @@
+"""Tests of mlff_cli.deploy.flows."""
