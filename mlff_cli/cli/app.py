@@ -11,6 +11,7 @@ from mlff_cli.cli import (
     coarse_commands,
     data_commands,
     model_commands,
+    sampling_commands,
     simulation_commands,
     transport_commands,
 )
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for commands in (
     data_commands,
+    sampling_commands,
     coarse_commands,
     model_commands,
     transport_commands,

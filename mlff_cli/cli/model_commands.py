@@ -104,7 +104,8 @@ def evaluate(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="Labelled data; for fidelity K of a model file K=FILE, or in order. Sets of beads."
+            help="Labelled data; for fidelity K of a model file K=FILE, or in order. Sets of beads; "
+            "trajectories for a flow."
         ),
     ],
     output: Annotated[
@@ -169,7 +170,7 @@ def evaluate(
     force: opt.Force = False,
     talk: Talk = SAID,
 ) -> None:
-    """Errors on labelled data per fidelity; forces and free energies of beads."""
+    """Errors per fidelity; forces and free energies of beads; acceptance of a flow."""
     from mlff_cli.stages import evaluate as stage
 
     def go(reporter: Reporter) -> Summary:
