@@ -104,8 +104,8 @@ def evaluate(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="Labelled data; for fidelity K of a model file K=FILE, or in order. Sets of beads; "
-            "trajectories for a flow."
+            help="Labelled data; for fidelity K of a model file K=FILE, or in order. Sets of "
+            "beads; trajectories for a flow."
         ),
     ],
     output: Annotated[
