@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from mlff_cli.core.errors import ConfigError
 from mlff_cli.flows.flow import Flow, IdentityFlow
 from mlff_cli.flows.ic_spline import SplineCore
 from mlff_cli.flows.internal_flow import Core, InternalFlow
 from mlff_cli.flows.molecule import FlowMolecule
 from mlff_cli.flows.spec import FlowSpec
+from mlff_cli.flows.tarflow import TarFlow
 
 
 def build_flow(spec: FlowSpec, molecule: FlowMolecule, dtype: torch.dtype = torch.float32) -> Flow:
@@ -26,8 +26,6 @@ def build_flow(spec: FlowSpec, molecule: FlowMolecule, dtype: torch.dtype = torc
         DataError: the molecule has no Z-matrix.
         MissingDependencyError: ic-spline without zuko.
     """
-    if spec.kind not in _BUILDERS:
-        raise ConfigError(f"flow.kind must be one of {', '.join(_BUILDERS)}, found {spec.kind!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         return _BUILDERS[spec.kind](spec, molecule, dtype)
@@ -47,8 +45,13 @@ def _ic_spline(spec: FlowSpec, molecule: FlowMolecule, dtype: torch.dtype) -> Fl
     return flow.to(dtype)
 
 
+def _tarflow(spec: FlowSpec, molecule: FlowMolecule, dtype: torch.dtype) -> Flow:
+    return TarFlow(molecule, spec, dtype)
+
+
 _BUILDERS: dict[str, Callable[[FlowSpec, FlowMolecule, torch.dtype], Flow]] = {
     "ic-spline": _ic_spline,
+    "tarflow": _tarflow,
     "identity": _identity,
     "linear": _linear,
 }

@@ -2,7 +2,8 @@
 
     kept coordinates k, moved coordinates m:    p = network(k),    m' = g(m; p)
 
-    linear:    g = e^a spline(m) + b                       spline on [-bound, bound], else identity
+    linear:    g = e^a spline(m) + b                       spline on [-bound, bound], else identity;
+                                                           none with `splines: circular`
     circular:  g = spline(m + c) - c + b    (mod 2 pi)     c moves the spline's fixed point
 
 with monotonic rational-quadratic splines (Durkan et al., arXiv:1906.04032), on the circle as in
@@ -33,6 +34,7 @@ class SplineCoupling(nn.Module):
 
     Args:
         moved: (D,) bool, which coordinates are moved.
+        kept: (D,) bool, which the network sees; none of the moved ones.
         circular: (D,) bool, which are angles on a circle.
         cut: (D,) in radian, where the circles' fixed points are.
         spec: bins, hidden, bound, max_log_scale.
@@ -43,25 +45,30 @@ class SplineCoupling(nn.Module):
     kept_circular: Tensor
     circular: Tensor
     cut: Tensor
+    splined: Tensor
     unit: Tensor
 
-    def __init__(self, moved: Tensor, circular: Tensor, cut: Tensor, spec: FlowSpec) -> None:
+    def __init__(
+        self, moved: Tensor, kept: Tensor, circular: Tensor, cut: Tensor, spec: FlowSpec
+    ) -> None:
         super().__init__()
         self.bins = spec.bins
         self.max_log_scale = spec.max_log_scale
         self._rqs: Any = require("zuko.transforms", "transport").MonotonicRQSTransform
         index = torch.arange(len(moved))
         on_circle = circular[moved]
+        splined = on_circle if spec.splines == "circular" else torch.ones_like(on_circle)
         unit = torch.where(
             on_circle, 1.0, math.pi / spec.bound
         ).double()  # every spline lives on [-pi, pi]
         buffers = {
             "moved": index[moved],
-            "kept_linear": index[~moved & ~circular],
-            "kept_circular": index[~moved & circular],
+            "kept_linear": index[kept & ~circular],
+            "kept_circular": index[kept & circular],
             "circular": on_circle,
             "cut": torch.where(on_circle, cut[moved], 0.0),
-            "unit": unit,
+            "splined": splined.nonzero().squeeze(1),
+            "unit": unit[splined],
         }
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer)
@@ -70,7 +77,7 @@ class SplineCoupling(nn.Module):
         for width in spec.hidden:
             layers += [nn.Linear(n_in, width), nn.SiLU()]
             n_in = width
-        last = nn.Linear(n_in, len(self.moved) * (3 * spec.bins + 1))
+        last = nn.Linear(n_in, 2 * len(self.moved) + len(self.splined) * (3 * spec.bins - 1))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(*layers, last)
@@ -78,32 +85,32 @@ class SplineCoupling(nn.Module):
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """W' (B, D) and ln|det| (B,) of w (B, D)."""
         spline, a, b = self._transforms(w)
-        m = w[:, self.moved]  # [B, m]
-        t = self._on_circle(m + self.cut)
-        s, ladj = spline.call_and_ladj(t * self.unit)
-        m = self._on_circle(a.exp() * (s / self.unit - self.cut) + b)
-        return w.index_copy(1, self.moved, m), (ladj + a).sum(1)
+        m = self._on_circle(w[:, self.moved] + self.cut)  # [B, m]
+        s, ladj = spline.call_and_ladj(m[:, self.splined] * self.unit)
+        m = m.index_copy(1, self.splined, s / self.unit)
+        m = self._on_circle(a.exp() * (m - self.cut) + b)
+        return w.index_copy(1, self.moved, m), ladj.sum(1) + a.sum(1)
 
     def inverse(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` undoes, and ln|det| (B,) of undoing it."""
         spline, a, b = self._transforms(w)
-        m = w[:, self.moved]
-        s = self._on_circle((m - b) * (-a).exp() + self.cut) * self.unit
-        t = spline.inv(s)
-        _, ladj = spline.call_and_ladj(t)
-        m = self._on_circle(t / self.unit - self.cut)
-        return w.index_copy(1, self.moved, m), -(ladj + a).sum(1)
+        m = self._on_circle((w[:, self.moved] - b) * (-a).exp() + self.cut)
+        s = spline.inv(m[:, self.splined] * self.unit)
+        _, ladj = spline.call_and_ladj(s)
+        m = m.index_copy(1, self.splined, s / self.unit)
+        m = self._on_circle(m - self.cut)
+        return w.index_copy(1, self.moved, m), -ladj.sum(1) - a.sum(1)
 
     def _transforms(self, w: Tensor) -> tuple[Any, Tensor, Tensor]:
-        """The splines of the moved coordinates, ln of their scales (B, m), and shifts (B, m)."""
+        """The splines, and of all moved coordinates ln of the scales (B, m) and shifts (B, m)."""
         angle = w[:, self.kept_circular]
         features = torch.cat([w[:, self.kept_linear], angle.cos(), angle.sin()], dim=1)
-        p = self.network(features).view(len(w), len(self.moved), -1)
-        k = self.bins
-        widths, heights, slopes, rest = p.split([k, k, k - 1, 2], dim=-1)
-        c = self.max_log_scale
-        a = torch.where(self.circular, 0.0, c * (rest[..., 0] / c).tanh())
-        b = LARGEST_SHIFT * (rest[..., 1] / LARGEST_SHIFT).tanh()
+        p = self.network(features)
+        m, k, c = len(self.moved), self.bins, self.max_log_scale
+        a = torch.where(self.circular, 0.0, c * (p[:, :m] / c).tanh())
+        b = LARGEST_SHIFT * (p[:, m : 2 * m] / LARGEST_SHIFT).tanh()
+        knots = p[:, 2 * m :].view(len(w), len(self.splined), -1)
+        widths, heights, slopes = knots.split([k, k, k - 1], dim=-1)
         return self._rqs(widths, heights, slopes, bound=math.pi), a, b
 
     def _on_circle(self, m: Tensor) -> Tensor:
@@ -112,7 +119,13 @@ class SplineCoupling(nn.Module):
 
 
 class SplineCore(Core):
-    """Coupling transforms, each pair of which moves every coordinate once.
+    """Coupling transforms.
+
+    | conditioning | moved, in turn                           | kept            |
+    |--------------|------------------------------------------|-----------------|
+    | all          | a random half of all, the other half     | all others      |
+    | soft         | a half of the soft torsions, their other | the other soft  |
+    |              | half, all stiff coordinates              | torsions        |
 
     Args:
         molecule: gives the coordinates.
@@ -121,14 +134,16 @@ class SplineCore(Core):
 
     def __init__(self, molecule: FlowMolecule, spec: FlowSpec) -> None:
         super().__init__()
-        n_circular = int((~molecule.handed).sum())
-        circular = torch.arange(molecule.n_coordinates) >= molecule.n_coordinates - n_circular
+        free = torch.from_numpy(~molecule.handed)
+        circular = torch.zeros(molecule.n_coordinates, dtype=torch.bool)
+        circular[molecule.n_coordinates - int(free.sum()) :] = True
+        soft = circular.clone()
+        soft[circular] = torch.from_numpy(molecule.soft)[free]
+        turns = _TURNS[spec.conditioning](circular, soft, spec.transforms)
         self.couplings = nn.ModuleList()
-        for k in range(spec.transforms):
-            if k % 2 == 0:
-                moved = _half(circular)
+        for k, (moved, kept) in enumerate(turns):
             cut = torch.full(circular.shape, math.pi * ((k // 2) % 2), dtype=torch.float64)
-            self.couplings.append(SplineCoupling(moved ^ bool(k % 2), circular, cut, spec))
+            self.couplings.append(SplineCoupling(moved, kept, circular, cut, spec))
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """See `Core.forward`."""
@@ -147,10 +162,30 @@ class SplineCore(Core):
         return w, total
 
 
-def _half(circular: Tensor) -> Tensor:
-    """(D,) bool: a random half of the circular coordinates, and one of the others."""
-    chosen = torch.zeros(len(circular), dtype=torch.bool)
-    for kind in (circular, ~circular):
-        index = kind.nonzero().squeeze(1)
-        chosen[index[torch.randperm(len(index))[: len(index) // 2]]] = True
+def _all_turns(circular: Tensor, soft: Tensor, n: int) -> list[tuple[Tensor, Tensor]]:
+    """Moved and kept coordinates (D,) of n transforms: halves of everything."""
+    turns: list[tuple[Tensor, Tensor]] = []
+    while len(turns) < n:
+        half = _half(circular) | _half(~circular)
+        turns += [(half, ~half), (~half, half)]
+    return turns[:n]
+
+
+def _soft_turns(circular: Tensor, soft: Tensor, n: int) -> list[tuple[Tensor, Tensor]]:
+    """Moved and kept coordinates (D,) of n transforms: soft torsions, and stiff ones given them."""
+    turns: list[tuple[Tensor, Tensor]] = []
+    while len(turns) < n:
+        half = _half(soft)
+        turns += [(half, soft & ~half), (soft & ~half, half), (~soft, soft)]
+    return turns[:n]
+
+
+def _half(of: Tensor) -> Tensor:
+    """(D,) bool: a random half of the coordinates that are marked in (D,)."""
+    chosen = torch.zeros_like(of)
+    index = of.nonzero().squeeze(1)
+    chosen[index[torch.randperm(len(index))[: (len(index) + 1) // 2]]] = True
     return chosen
+
+
+_TURNS = {"all": _all_turns, "soft": _soft_turns}

@@ -39,6 +39,12 @@ class FlowSpec(BaseModel):
     """ic-spline: coupling transforms; each moves one half of the coordinates."""
     bins: int = Field(default=8, ge=2)
     """ic-spline: bins of a spline."""
+    conditioning: Literal["all", "soft"] = "all"
+    """ic-spline: what networks see: all coordinates, or soft torsions only, which takes far fewer
+    weights and so far fewer frames."""
+    splines: Literal["all", "circular"] = "all"
+    """ic-spline: which coordinates splines bend: all, or the torsions on their circle, while bonds
+    and angles are only scaled and shifted."""
     hidden: tuple[PositiveInt, ...] = Field(default=(128, 128), min_length=1)
     """ic-spline: hidden layers of the network that gives the splines."""
     bound: PositiveFloat = 6.0

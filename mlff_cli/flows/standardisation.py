@@ -79,13 +79,7 @@ class Standardisation(nn.Module):
         mean, spread = torch.where(self.soft, zero, mean), torch.where(self.soft, one, spread)
         mean = torch.cat([linear.mean(0), mean])
         spread = torch.cat([linear.std(0), spread])
-        if not bool((spread > 0).all() and torch.isfinite(spread).all()):
-            which = int((~(spread > 0)).int().argmax())
-            raise DataError(
-                f"every internal coordinate must fluctuate, but coordinate {which} has the spread "
-                f"{float(spread[which]):g} over {len(u)} frames",
-                remedy="train on frames sampled with `mlff sample --constraints none`",
-            )
+        require_spread(spread, len(u))
         self.mean.copy_(mean)
         self.spread.copy_(spread)
 
@@ -105,3 +99,19 @@ class Standardisation(nn.Module):
             return
         apart = (self.mean - other.mean)[n:] * self.periods
         self.mean[n:] = other.mean[n:] + wrap(apart) / self.periods
+
+
+def require_spread(spread: Tensor, n_frames: int) -> None:
+    """Refuse spreads (D,) of which one is zero or not finite.
+
+    Raises:
+        DataError: a coordinate never moves, as constrained bonds do not.
+    """
+    good = (spread > 0) & torch.isfinite(spread)
+    if not bool(good.all()):
+        which = int((~good).int().argmax())
+        raise DataError(
+            f"every coordinate must fluctuate, but coordinate {which} has the spread "
+            f"{float(spread[which]):g} over {n_frames} frames",
+            remedy="train on frames sampled with `mlff sample --constraints none`",
+        )
