@@ -12,8 +12,9 @@ as well. a = c tanh(.) is bounded, there is no dropout, and the last weights beg
 flow starts as the identity, whose loss is the naive swap's. Mean and spread are those of both
 ensembles together.
 
-Positions are Cartesian: unlike `ic_spline`, nothing keeps a stereocentre's hand but the energy. After
-TarFlow (Zhai et al., arXiv:2412.06329).
+Positions are Cartesian: unlike `ic_spline`, nothing keeps a stereocentre's hand but the energy.
+
+After TarFlow (Zhai et al., arXiv:2412.06329).
 """
 
 from __future__ import annotations
