@@ -117,10 +117,11 @@ def check_memory(stepper: Stepper, settings: TrainingSettings, heavy: list[int])
     need, parts = max(estimates, key=lambda pair: pair[0].total)
     part = memory.heaviest(parts)
     free = free_memory(stepper.device) + memory.held
-    units = "atoms" if task.samples == "molecules" else "beads"
+    sizes = part.tensors.get("n_atoms")  # where samples are of several sizes
+    of = "" if sizes is None else f" of up to {int(sizes.max())} {task.made_of}"
     finding = (
-        f"about {size_text(need.total)} of {size_text(free)} for {len(part)} {task.samples} of up "
-        f"to {int(part.tensors['n_atoms'].max())} {units} at a time: "
+        f"about {size_text(need.total)} of {size_text(free)} for {len(part)} {task.samples}{of} at "
+        "a time: "
         f"weights {size_text(need.weights)}, "
         f"gradients {size_text(need.gradients)}, optimizer {size_text(need.optimizer)}, "
         + (f"average {size_text(need.average)}, " if need.average else "")

@@ -113,13 +113,13 @@ class Transport:
             name_samples=batches.name_frames,
             batching=Batching(
                 training.batch_size,
-                "frames",
+                "conformations",
                 training.split,
                 "training",
                 "batch_size",
                 "training.batch_size",
             ),
-            samples="frames",
+            samples="conformations",
             journal=GateJournal(
                 kelvin,
                 betas,

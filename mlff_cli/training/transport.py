@@ -118,7 +118,8 @@ class TransportLoss(MultiTaskLoss):
     def counts(self, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
         """(C,) samples of several batches together."""
         n = sum(len(batch[SOURCE]) for batch in batches)
-        return torch.full((len(NAMES),), float(n), dtype=torch.float64)
+        device = batches[0][SOURCE].device
+        return torch.full((len(NAMES),), float(n), dtype=torch.float64, device=device)
 
 
 # of each direction: samples, sum of w, ln sum e^-w, ln sum e^-2w; then pairs and acceptances
