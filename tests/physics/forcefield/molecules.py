@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ FIELDS = {
 }
 
 
+@functools.cache  # reading a force field takes a second; nobody changes what is made
 def molecule(
     peptide: str = "ACE-ALA-NME", forcefield: tuple[str, ...] = OBC2, constraints: str = "none"
 ) -> Simulated:
