@@ -46,6 +46,17 @@ class Map(Protocol):
     def __call__(self, positions: np.ndarray, *, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
         """Moved positions (B, N, 3) in nm and log-determinants (B,) of positions (B, N, 3)."""
 
+    def require(self, numbers: np.ndarray, bonds: np.ndarray) -> None:
+        """Refuse another molecule than the map's.
+
+        Args:
+            numbers: (N,) atomic numbers.
+            bonds: (b, 2) bonded atoms.
+
+        Raises:
+            UsageError: the map does not know it.
+        """
+
 
 @dataclass(frozen=True)
 class Proposal:

@@ -125,6 +125,7 @@ class Plan:
 def make_plan(system: Path | None, output: Path, options: Options) -> Plan:
     """Refuse what cannot be done before any work is."""
     _check_engine(options)
+    _check_flow(options)
     if (system is None) == (options.peptide is None):
         raise UsageError(
             "either a structure or --peptide is needed, found "
@@ -225,6 +226,23 @@ def _check_engine(options: Options) -> None:
         raise UsageError(
             f"--platform and --threads are OpenMM's, found {found} with --engine torch",
             remedy="leave it out: --device says where torch computes, on all cores it may use",
+        )
+
+
+def _check_flow(options: Options) -> None:
+    """Refuse what swaps through a flow cannot be done with; what the model says comes later."""
+    if options.flow is None:
+        return
+    if len(options.temperatures) < 2:
+        raise UsageError(
+            "--flow exchanges replicas of two temperatures, found "
+            f"{len(options.temperatures)} in --temperature",
+            remedy="name both of the flow's, as --temperature 300,450",
+        )
+    if options.constraints != "none":
+        raise UsageError(
+            f"--flow moves every atom on its own, found --constraints {options.constraints}",
+            remedy="pass --constraints none",
         )
 
 

@@ -117,7 +117,9 @@ def prepare(
             reporter.info(f"starting anew (--force): {error.message}")
     partial.clear()
     made = build(plan)
-    check_simulable(plan, made.system)
+    check_simulable(plan, made)
+    if mapped is not None:
+        check_mapped(mapped, made)
     reporter.info(described(plan, made))
     context = plan.engine.context(made.system)
     positions, before, after = minimise(made, context, lambda: stop.requested)
@@ -155,7 +157,21 @@ def prepare(
     return made.system
 
 
-def check_simulable(plan: Plan, system: openmm.System) -> None:
+def check_mapped(mapped: MappedExchange, made: Simulated) -> None:
+    """Refuse what a map does not know.
+
+    Raises:
+        UsageError: the map is of another molecule, or the system has a box.
+    """
+    if made.periodic:
+        raise UsageError(
+            "--flow moves one molecule without a box, found explicit solvent",
+            remedy="sample with the implicit solvent that the flow was trained with",
+        )
+    mapped.move.require(made.numbers, made.bonds)
+
+
+def check_simulable(plan: Plan, made: Simulated) -> None:
     """Refuse what the engine cannot compute.
 
     Raises:
@@ -164,7 +180,7 @@ def check_simulable(plan: Plan, system: openmm.System) -> None:
     if plan.batched:
         from mlff_cli.physics.forcefield import ForceField
 
-        ForceField.from_system(system)
+        ForceField.from_system(made.system)
 
 
 def make_ensemble(
@@ -245,7 +261,7 @@ def _facts(plan: Plan, made: Simulated) -> dict[str, Any]:
     """Root attributes of the file."""
     options = plan.options
     inputs = [Path(n) for n in options.forcefield if Path(n).is_file()]
-    inputs += [plan.system] if plan.system else []
+    inputs += [path for path in (plan.system, options.flow) if path]
     told = dataclasses.replace(  # with what was chosen where the options leave it open
         options,
         temperatures=tuple(plan.temperatures.tolist()),
@@ -257,7 +273,7 @@ def _facts(plan: Plan, made: Simulated) -> dict[str, Any]:
     packages = (
         "openmm",
         "numpy",
-        *(("torch",) if plan.batched else ()),
+        *(("torch",) if plan.batched or options.flow else ()),
         *(("rdkit",) if options.peptide else ()),
     )
     return {

@@ -21,6 +21,7 @@ from mlff_cli.core.runtime import interruptible
 from mlff_cli.data.trajectories.h5md import H5MDTrajectory
 from mlff_cli.data.trajectories.h5md_layout import ELEMENTS
 from mlff_cli.data.trajectories.partial_run import PartialRun
+from mlff_cli.physics.mapped_exchange import MappedExchange
 from mlff_cli.physics.openmm_system import Simulated, density
 from mlff_cli.report.sampling import (
     energy_table,
@@ -34,6 +35,7 @@ from mlff_cli.sampling.plan import LONGEST, Options, Plan, make_plan
 from mlff_cli.sampling.preparation import (
     AnyEnsemble,
     build,
+    check_mapped,
     check_simulable,
     described,
     make_ensemble,
@@ -66,8 +68,8 @@ def run(
         InterruptedRunError: stopped by a signal; the same command continues.
     """
     reporter = reporter or NullReporter()
-    if options.engine == "torch":
-        # here, because torch takes a moment, and the OpenMM engine does without it
+    if options.engine == "torch" or options.flow is not None:
+        # here, because torch takes a moment, and OpenMM alone does without it
         from mlff_cli.deploy.predictor import resolve_device
 
         options = dataclasses.replace(options, device=str(resolve_device(options.device)))
@@ -77,15 +79,19 @@ def run(
             f"a timestep of {plan.timestep:g} fs is long for --constraints {options.constraints}: "
             f"above {LONGEST[options.constraints]:g} fs dynamics may break or heat"
         )
+    mapped = _mapped(plan, reporter)
     if options.dry_run:
-        return _dry_summary(plan, build(plan), reporter)
+        made = build(plan)
+        if mapped is not None:
+            check_mapped(mapped, made)
+        return _dry_summary(plan, made, reporter)
     partial = PartialRun(output)
     with interruptible() as stop, alone_in(partial.folder, "mlff sample"):
         try:
-            model = prepare(plan, partial, stop, reporter)
+            model = prepare(plan, partial, stop, reporter, mapped)
             if warning := odd_density(density(model)):
                 reporter.warning(warning)
-            ensemble = make_ensemble(plan, model)
+            ensemble = make_ensemble(plan, model, mapped)
             ensemble.restore(partial.load())
             speed = simulate(plan, partial, ensemble, stop, reporter)
             summary = _summary(plan, partial, ensemble, speed, density(model), reporter)
@@ -100,10 +106,32 @@ def run(
     return summary
 
 
+def _evaluations(plan: Plan, ensemble: AnyEnsemble) -> dict[str, int]:
+    """How many energies of one conformation were computed: every step's, and of proposals."""
+    proposals = ensemble.mapped.evaluations if ensemble.mapped else 0
+    return {"dynamics": plan.schedule.end * plan.n_replicas, "proposals": proposals}
+
+
+def _mapped(plan: Plan, reporter: Reporter) -> MappedExchange | None:
+    """Swaps through the flow that was asked for."""
+    options = plan.options
+    if options.flow is None:
+        return None
+    # here, because torch takes a moment, and OpenMM alone does without it
+    from mlff_cli.families.transport_exchange import flow_exchange
+
+    mapped, doubt = flow_exchange(
+        options.flow, plan.temperatures, options.forcefield, options.device
+    )
+    if doubt:
+        reporter.warning(doubt)
+    return mapped
+
+
 def _dry_summary(plan: Plan, made: Simulated, reporter: Reporter) -> Summary:
     if warning := odd_density(made.density):
         reporter.warning(warning)
-    check_simulable(plan, made.system)
+    check_simulable(plan, made)
     n_atoms, n = made.system.getNumParticles(), plan.n_replicas
     frames = plan.schedule.n_frames * n
     size = frames * n_atoms * 2 * 3 * np.dtype(ELEMENTS["position"].type("float32")).itemsize
@@ -166,7 +194,10 @@ def _summary(
     if warning := far_from_equilibrium(plan.temperatures, heat, n_atoms, len(by_temperature)):
         reporter.warning(warning)
     if n > 1:
-        data["exchange"] = plain_exchange(ladder)
+        data["exchange"] = {
+            **plain_exchange(ladder),
+            "energy_evaluations": _evaluations(plan, ensemble),
+        }
         shown.append(exchange_table(ladder))
         if warning := poor_exchange(ladder):
             reporter.warning(warning)

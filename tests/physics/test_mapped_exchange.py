@@ -34,6 +34,9 @@ class Shear:
         self.source, self.target = ends
         self.stretch = stretch
 
+    def require(self, numbers: np.ndarray, bonds: np.ndarray) -> None:
+        """Any molecule will do."""
+
     def __call__(self, positions: np.ndarray, *, inverse: bool) -> Moved:
         x = positions.copy()
         if inverse:

@@ -46,6 +46,9 @@ class Stretch:
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
+    def require(self, numbers: np.ndarray, bonds: np.ndarray) -> None:
+        """Any molecule will do."""
+
     def __call__(self, positions: np.ndarray, *, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
         s = 1 / self.factor if inverse else self.factor
         centred = positions - positions.mean(axis=1, keepdims=True)
