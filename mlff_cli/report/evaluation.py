@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from mlff_cli.core.errors import DataError
 
 FORMAT = "mlff-evaluation"  # a version follows
 COARSE = "coarse-grained"
+TRANSPORT = "transport"
 
 
 class _Part(BaseModel):
@@ -79,9 +80,71 @@ class _BeadEvaluation(_Part):
     provenance: dict[str, Any]
 
 
+class _Value(_Part):
+    value: float | None
+    error: float | None
+
+
+class _Sides(_Part):
+    forward: float | None
+    reverse: float | None
+
+
+class _FreeEnergy(_Part):
+    bar: _Value | None
+
+
+class _Map(_Part):
+    acceptance: _Value
+    excess_nats: _Value
+    ess: _Sides
+    free_energy: _FreeEnergy
+
+
+class _Temperatures(_Part):
+    source: float
+    target: float
+
+
+class _Frames(_Part):
+    source: int
+    target: int
+
+
+class _Plane(_Part):
+    variables: list[str]
+    what: str
+    temperature: float
+
+
+class _Flips(_Part):
+    frames: int
+    hands_changed: int
+    isomers_changed: int
+
+
+class _TransportEvaluation(_Part):
+    model: str
+    temperatures: _Temperatures
+    frames: _Frames
+    maps: dict[str, _Map]
+    energies: dict[str, dict[str, float | None]]
+    ramachandran: list[_Plane]
+    flips: dict[str, _Flips]
+    provenance: dict[str, Any]
+
+    @field_validator("maps")
+    @classmethod
+    def _has_the_flow(cls, maps: dict[str, _Map]) -> dict[str, _Map]:
+        if "flow" not in maps:
+            raise ValueError("the flow itself is not among the maps")
+        return maps
+
+
 FAMILIES: dict[str, type[_Part]] = {
     "multifidelity": _Evaluation,
     COARSE: _BeadEvaluation,
+    TRANSPORT: _TransportEvaluation,
 }
 
 

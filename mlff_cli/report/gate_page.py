@@ -9,7 +9,7 @@ from mlff_cli.report.gate_rules import RULES, Judgement, verdict_of
 from mlff_cli.report.gate_run import GateRun
 from mlff_cli.report.gate_tables import Judged, comparison_rows, totals_of
 from mlff_cli.report.gate_verdicts import SEVERITY, Verdict, percent
-from mlff_cli.report.html import Cards, DataTable, Image, Mark, Section, Text, page
+from mlff_cli.report.html import Block, Cards, DataTable, Image, Mark, Section, Text, page
 
 LOOKS: dict[Verdict, str] = {
     "healthy": "good",
@@ -38,6 +38,12 @@ def gate_section(run: GateRun, judgements: Sequence[Judgement]) -> Section:
     """A run: its verdict, what happened, every rule, and the panels."""
     verdict = verdict_of(list(judgements))
     section = Section(f"Energy gate: {run.name}", f"verdict: {verdict}")
+    section.blocks += gate_blocks(run, judgements)
+    return section
+
+
+def gate_blocks(run: GateRun, judgements: Sequence[Judgement]) -> list[Block]:
+    """Counts, every rule, and the panels."""
     told = totals_of(run)
     cards = [
         ("epochs", f"{told['epochs']:,}", f"of {run.planned:,}" if run.planned else ""),
@@ -52,18 +58,17 @@ def gate_section(run: GateRun, judgements: Sequence[Judgement]) -> Section:
         ),
         ("clamped samples", _share(told["clamped_share"]), _of(told["clamped"], told["samples"])),
     ]
-    if told["lowest_excess_nats"] is not None:
-        cards.append(("lowest excess", f"{told['lowest_excess_nats']:.3g}", "nats"))
+    if told["last_excess_nats"] is not None:
+        cards.append(("excess at the end", f"{told['last_excess_nats']:.3g}", "nats"))
     rows = [
         [j.rule.name, Mark(j.verdict, LOOKS[j.verdict]), j.finding.figure, j.remedy or ""]
         for j in judgements
     ]
-    section.blocks += [
+    return [
         Cards(cards),
         DataTable(["rule", "verdict", "figure", "remedy"], rows, wrap=True),
         Image(png(gate_figure(run, judgements)), f"What each rule watches: {run.name}"),
     ]
-    return section
 
 
 def _comparison(judged: Sequence[Judged]) -> Section:

@@ -8,12 +8,12 @@ and parts of a run are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlff_cli.report.gate_energies import judge_balance, judge_energies
 from mlff_cli.report.gate_loss import judge_loss
-from mlff_cli.report.gate_run import GateRun
+from mlff_cli.report.gate_run import SMALLEST_WINDOW, GateRun
 from mlff_cli.report.gate_shares import judge_regularized, judge_skips
 from mlff_cli.report.gate_verdicts import Finding, Verdict, plain_number, worst
 from mlff_cli.report.gate_volume import judge_logdet, judge_saturation
@@ -154,4 +154,8 @@ def _look(rule: Rule, run: GateRun) -> Finding:
     if missing:
         names = ", ".join(f"`{name}`" for name in missing)
         return Finding("not judged", f"the log does not hold {names}")
-    return rule.judge(run)
+    finding = rule.judge(run)
+    if finding.verdict == "healthy" and len(run.records) < SMALLEST_WINDOW:
+        figure = f"{finding.figure}; fewer than {SMALLEST_WINDOW} epochs"
+        return replace(finding, verdict="not judged", figure=figure)
+    return finding

@@ -81,7 +81,7 @@ FACTS = (
     ("regularized samples", "regularized_share", True),
     ("clamped samples", "clamped_share", True),
     ("loss at the end (nats)", "last_loss", False),
-    ("lowest excess (nats)", "lowest_excess_nats", False),
+    ("excess at the end (nats)", "last_excess_nats", False),
     ("forward median at the end (kJ/mol)", "fwd_q50", False),
     ("inverse median at the end (kJ/mol)", "inv_q50", False),
 )
@@ -93,8 +93,6 @@ def totals_of(run: GateRun) -> dict[str, Any]:
     samples = _both(run, lambda d: d.samples)
     regularized = _both(run, lambda d: d.regularized)
     clamped = _both(run, lambda d: d.clamped)
-    excess = run.values(lambda r: r.excess_nats)
-    known = excess[np.isfinite(excess)]
     last = run.records[-1]
     return {
         "epochs": len(run.records),
@@ -113,8 +111,7 @@ def totals_of(run: GateRun) -> dict[str, Any]:
         "regularized_share": _ratio(regularized, samples),
         "clamped_share": _ratio(clamped, samples),
         "last_loss": _end(run, run.values(lambda r: r.loss)),
-        "lowest_excess_nats": float(known.min()) if len(known) else None,
-        "last_excess_nats": float(known[-1]) if len(known) else None,
+        "last_excess_nats": _end(run, run.values(lambda r: r.excess_nats)),
         "fwd_q50": _end(run, run.of("fwd", lambda d: d.q50)),
         "inv_q50": _end(run, run.of("inv", lambda d: d.q50)),
     }

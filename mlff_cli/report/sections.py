@@ -12,6 +12,12 @@ from mlff_cli.report.html import Block, Cards, DataTable, Fold, Image, Section, 
 
 _FIDELITY = re.compile(r"val/fid(\d+)/(\w+)$")
 _OVERALL = re.compile(r"val/(\w+)$")
+TRANSPORT_CARDS = {
+    "val/excess_nats": "excess",
+    "val/acceptance": "acceptance",
+    "val/ess_fwd": "ESS forward",
+    "val/ess_inv": "ESS reverse",
+}
 ERROR_COLUMNS = ("unit", "n", "mae", "rmse", "r2", "bias", "largest")
 
 
@@ -51,6 +57,11 @@ def run_section(
                         (f"validation {key.removeprefix('val/')}", f"{best[key]:.4g}", units[key])
                         for key in ("val/E_rmse", "val/F_rmse")
                         if key in best and key in units
+                    ),
+                    *(
+                        (f"validation {word}", f"{best[key]:.4g}", units.get(key, ""))
+                        for key, word in TRANSPORT_CARDS.items()
+                        if key in best
                     ),
                 ]
             )

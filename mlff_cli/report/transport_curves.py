@@ -1,8 +1,9 @@
 """The four panels of a transport training: total loss, directions, energy terms, log-determinants.
 
-Per direction d: loss_d = energy_d - logdet_d, both means over a batch, in kT and nats; the total is
-their sum as it was minimised. An epoch whose batches were all skipped has no loss: a gap in the
-lines, and a mark below them. Excess nats, where they were measured, stand beside the total.
+Per direction d: loss_d = energy_d - logdet_d, means over a batch, in kT and nats. The total is what
+was minimised: where samples are regularized it weighs their log-determinants as well. An epoch
+whose batches were all skipped has no loss: a gap in the lines, and a mark below them. Excess nats,
+where they were measured, stand beside the total.
 """
 
 from __future__ import annotations
@@ -100,12 +101,16 @@ def _excess(axis: Axes, records: Sequence[EpochRecord]) -> None:
     if not points:
         return
     beside = axis.twinx()
-    x, y = np.array(points, dtype=float).T
-    beside.plot(x, y, color=EXCESS, linewidth=1.3, marker="." if len(x) <= SHORT else None)
+    x, y = thinned(*np.array(points, dtype=float).T)
+    beside.plot(
+        x, y, color=EXCESS, linewidth=1.0, alpha=0.7, marker="." if len(x) <= SHORT else None
+    )
     if y.min() > 0.0:
         beside.set_yscale("log")
         for formatter in (beside.yaxis.set_major_formatter, beside.yaxis.set_minor_formatter):
             formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "125" else "")
+    elif y.max() > LOGARITHMIC:
+        beside.set_yscale("symlog", linthresh=1.0)
     beside.set_ylabel("excess (nats)", fontsize=SMALL, color=EXCESS)
     beside.tick_params(which="both", labelsize=SMALL, colors=EXCESS)
     for spine in beside.spines.values():

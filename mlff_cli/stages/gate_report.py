@@ -7,18 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlff_cli.core.artifacts import atomic_path, check_writable, provenance, write_json, write_text
 from mlff_cli.core.errors import CheckFailedError, DataError, StorageError, UsageError
 from mlff_cli.core.reporting import NullReporter, Reporter, Summary
-from mlff_cli.data.gate_log import epochs_of, read_gate_log
+from mlff_cli.report.gate_files import LOG, read_gate_run
 from mlff_cli.report.gate_rules import judge, verdict_of
-from mlff_cli.report.gate_run import GateRun
 from mlff_cli.report.gate_tables import Judged, comparison_table, totals_of, verdict_table
 from mlff_cli.report.gate_verdicts import worst
-
-LOG = "gate.jsonl"
 
 
 @dataclass(frozen=True)
@@ -69,9 +64,8 @@ def run(
         check_writable(output, force=options.force, inputs=logs)
     judged: list[Judged] = []
     for log, name in zip(logs, _names(logs), strict=True):
-        records = read_gate_log(log)
-        gate = GateRun(name, epochs_of(records), _planned(log))
-        reporter.detail(f"{log}: {len(records):,} records, {len(gate.records):,} epochs")
+        gate = read_gate_run(log, name)
+        reporter.detail(f"{log}: {len(gate.records):,} epochs")
         judged.append((gate, judge(gate)))
     data = _plain(judged, logs)
     tables = [verdict_table(*one) for one in judged]
@@ -121,26 +115,6 @@ def _names(logs: Sequence[Path]) -> list[str]:
     """Short names of runs; whole paths where short ones are the same."""
     short = [log.parent.stem if log.name == LOG and log.parent.stem else log.stem for log in logs]
     return [s if short.count(s) == 1 else str(log) for s, log in zip(short, logs, strict=True)]
-
-
-def _planned(log: Path) -> int | None:
-    """Epochs that the run was to have, where its folder says so and it is not finished.
-
-    A run that ended early by its own rule is whole: its model file is there.
-    """
-    config = log.parent / "config.yaml"
-    if log.name != LOG or not config.is_file() or log.parent.with_suffix(".pt").is_file():
-        return None
-    try:
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    for section in ("training", "trainer"):
-        part = values.get(section) if isinstance(values, dict) else None
-        epochs = part.get("epochs") if isinstance(part, dict) else None
-        if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0:
-            return epochs
-    return None
 
 
 def _plain(judged: Sequence[Judged], logs: Sequence[Path]) -> dict[str, Any]:

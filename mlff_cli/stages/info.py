@@ -34,7 +34,7 @@ from mlff_cli.deploy.artifact import meta_path, read_meta_yaml, read_metadata
 from mlff_cli.deploy.beads.models import trained_prior
 from mlff_cli.deploy.torchscript import payload_sha256
 from mlff_cli.potentials.bead_topology import BeadTopology
-from mlff_cli.report.evaluation import COARSE, read_evaluation
+from mlff_cli.report.evaluation import COARSE, TRANSPORT, read_evaluation
 
 META_SUFFIX = "_meta.yaml"
 SHOWN = 8  # molecules that are named
@@ -291,6 +291,13 @@ def _evaluation(path: Path) -> Description:
             f"floor {one['floor']:.3g}"
             for one in ensembles["planes"]
             if one["divergence"] is not None
+        }
+        return Description("evaluation", facts, content, content.get("provenance", {}))
+    if content.get("family") == TRANSPORT:
+        facts |= {
+            f"acceptance, {name}": f"{one['acceptance']['value']:.3g}"
+            for name, one in content["maps"].items()
+            if one["acceptance"]["value"] is not None
         }
         return Description("evaluation", facts, content, content.get("provenance", {}))
     for result in content["results"]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlff_cli.core.artifacts import check_writable, write_text
 from mlff_cli.core.errors import DataError, StorageError
@@ -13,9 +14,13 @@ from mlff_cli.core.reporting import NullReporter, Reporter, Summary
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.deploy.artifact import read_metadata
 from mlff_cli.report.bead_sections import bead_evaluation_section
-from mlff_cli.report.evaluation import COARSE, read_evaluation
-from mlff_cli.report.html import Section, page
+from mlff_cli.report.evaluation import COARSE, TRANSPORT, read_evaluation
+from mlff_cli.report.gate_files import LOG, read_gate_run
+from mlff_cli.report.gate_page import gate_blocks
+from mlff_cli.report.gate_rules import judge
+from mlff_cli.report.html import Block, Section, page
 from mlff_cli.report.sections import artifact_section, evaluation_section, run_section
+from mlff_cli.report.transport_sections import FIGURES, transport_evaluation_section
 from mlff_cli.training.run_log import read_rows
 
 
@@ -98,7 +103,7 @@ def _run(folder: Path, model: Path) -> Section:
         )
     file = load_model_file(model) if model.is_file() else None
     curves, config = folder / "loss_curves.png", folder / "config.yaml"
-    return run_section(
+    section = run_section(
         folder.stem,
         read_rows(log),
         _units(log),
@@ -107,6 +112,8 @@ def _run(folder: Path, model: Path) -> Section:
         provenance=file.provenance if file else None,
         fidelities=file.fidelities if file else (),
     )
+    section.blocks += _gate(folder)
+    return section
 
 
 def _units(log: Path) -> dict[str, str]:
@@ -123,12 +130,29 @@ def _units(log: Path) -> dict[str, str]:
 
 def _evaluation(path: Path) -> Section:
     content = read_evaluation(path)
+    if content.get("family") == TRANSPORT:
+        return _transport(path, content)
     names = [str(result["figure"]) for result in content["results"] if result.get("figure")]
     names += (content.get("ensembles") or {}).get("figures", [])
     beside = {name: path.with_name(name) for name in names}
     figures = {name: file.read_bytes() for name, file in beside.items() if file.is_file()}
     section = bead_evaluation_section if content.get("family") == COARSE else evaluation_section
     return section(path.stem, content, figures)
+
+
+def _transport(path: Path, content: dict[str, Any]) -> Section:
+    beside = {kind: path.with_name(f"{path.stem}_{kind}.png") for kind in FIGURES}
+    figures = {kind: file.read_bytes() for kind, file in beside.items() if file.is_file()}
+    return transport_evaluation_section(path.stem, content, figures)
+
+
+def _gate(folder: Path) -> list[Block]:
+    """What the energy gate says of a transport training."""
+    log = folder / LOG
+    if not log.is_file():
+        return []
+    run = read_gate_run(log, folder.stem)
+    return gate_blocks(run, judge(run))
 
 
 READERS: dict[str, Callable[[Path], Section]] = {
