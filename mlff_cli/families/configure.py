@@ -40,6 +40,7 @@ COARSE_GRAINED = {
     "data": ("files", "temperature"),
     "model": ("cutoff", "allegro_size", "use_priors", "use_allegro"),
 }
+TRANSPORT = ("use_energy_gating", "E_cut", "E_max", "gate", "temperatures", "flow")
 
 
 def configure(
@@ -59,12 +60,12 @@ def configure(
     if preset not in PRESETS:
         raise ConfigError(f"--preset is one of {', '.join(PRESETS)}, found {preset!r}")
     given = _given(configs, overrides)
-    if preset in ("default", "small") and _is_coarse_grained(given):
+    if preset in ("default", "small") and _is_transport(given):
+        preset = "ic_300_450"
+    elif preset in ("default", "small") and _is_coarse_grained(given):
         preset = {"default": "cg", "small": "cg_small"}[preset]
     layers: list[dict[Any, Any]] = [{"run_name": run_name, "project_name": "mlff"}]
     layers += [_preset(name) for name in PRESETS[preset]]
-    if preset in ("default", "small") and given.get("family") == Transport.name:
-        preset = "ic_300_450"
     if given.get("stages"):
         layers = [_without_stages(layer) for layer in layers]
     overrides = [_named_files(override) for override in overrides]
@@ -111,6 +112,16 @@ def _is_coarse_grained(given: Mapping[Any, Any]) -> bool:
         ):
             return "fidelity_datasets" not in (given.get("data") or {})
     return False
+
+
+def _is_transport(given: Mapping[Any, Any]) -> bool:
+    """Whether a configuration is of the transport family: it says so, or has keys of it alone.
+
+    >>> _is_transport({"E_cut": 300}), _is_transport({"family": "multifidelity", "E_cut": 300})
+    (True, False)
+    """
+    family = given.get("family")
+    return bool(family == Transport.name or (family is None and any(k in given for k in TRANSPORT)))
 
 
 def _without_stages(preset: dict[Any, Any]) -> dict[Any, Any]:

@@ -18,7 +18,7 @@ from mlff_cli.data.model_file import ModelFile
 from mlff_cli.families.base import Inputs, Prepared
 from mlff_cli.families.transport_checklist import TransportInspection, diagnose
 from mlff_cli.families.transport_data import Ensemble, Frames, TransportBatches, read_frames
-from mlff_cli.families.transport_engine import check_energies, engine_of, system_of
+from mlff_cli.families.transport_engine import check_energies, engine_of, recorded_system
 from mlff_cli.families.transport_model import (
     FAMILY,
     UNITS,
@@ -58,11 +58,11 @@ class Transport:
         _refuse(settings)
         spec = _spec(settings, inputs)
         recorded = read_frames(settings)
-        system = system_of(recorded)
+        system = recorded_system(recorded)
         engine, engine_name, close = engine_of(settings, system, inputs)
         frames = (recorded.source, recorded.target)
         try:
-            check_energies(engine, frames, inputs.device, inputs.dtype)
+            check_energies(engine, recorded)
         except BaseException:
             close()
             raise

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from io import StringIO
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from mlff_cli.core.errors import DataError
 from mlff_cli.families.base import Inputs
-from mlff_cli.families.transport_data import Ensemble, Recorded
+from mlff_cli.families.transport_data import Recorded
 from mlff_cli.families.transport_settings import TransportSettings
 
 if TYPE_CHECKING:
@@ -21,21 +18,19 @@ if TYPE_CHECKING:
 
 PLATFORM = "CPU"  # of OpenMM, one thread for each worker process
 CHECKED = 16  # frames of each temperature
-SAME = 1e-4  # of the recorded energies' size
 
 
-def system_of(recorded: Recorded) -> openmm.System:
-    """The System that the frames were sampled with, without constraints."""
+def recorded_system(recorded: Recorded) -> openmm.System:
+    """The System that the frames were sampled with, without constraints.
+
+    Raises:
+        UsageError: a force-field file is not there any more.
+        DataError: topology and force field do not fit.
+    """
     # here, because OpenMM takes a moment, and other families do without it
-    from openmm import app, unit
+    from mlff_cli.physics.forcefield.recorded import system_of
 
-    from mlff_cli.physics.openmm_structures import Molecule
-    from mlff_cli.physics.openmm_system import build_system
-
-    pdb = app.PDBFile(StringIO(recorded.topology_pdb))
-    positions = np.asarray(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-    where = ", ".join(map(str, recorded.paths))
-    return build_system(Molecule(pdb.topology, positions), recorded.forcefield, where=where).system
+    return system_of(recorded.topology_pdb, recorded.forcefield, where=_where(recorded)).system
 
 
 def engine_of(
@@ -63,29 +58,19 @@ def engine_of(
     return engine, f"OpenMM ({PLATFORM}), {n} worker processes", engine.close
 
 
-def check_energies(
-    engine: EnergyEngine,
-    ensembles: Sequence[Ensemble],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    """Refuse an engine that does not give the recorded energies.
+def check_energies(engine: EnergyEngine, recorded: Recorded) -> None:
+    """Refuse an engine that does not give the recorded energies of a few frames.
 
     Raises:
-        DataError: with the first temperature that differs, and by how much.
+        DataError: they differ.
     """
-    for ensemble in ensembles:
+    from mlff_cli.physics.forcefield.recorded import check_recorded
+
+    for ensemble in (recorded.source, recorded.target):
         rows = np.linspace(0, len(ensemble) - 1, CHECKED).round().astype(int)
-        x = torch.from_numpy(ensemble.positions[rows]).to(device, dtype)
-        U = engine(x)[0].double().cpu().numpy()
-        told = ensemble.energy[rows]
-        scale = max(1.0, float(np.abs(told).mean()))
-        worst = float(np.abs(U - told).max()) / scale
-        if not worst <= SAME:
-            row = int(np.abs(U - told).argmax())
-            raise DataError(
-                f"energies of the force field must be those recorded, to {SAME:g}; found "
-                f"{U[row]:.4f} where {told[row]:.4f} kJ/mol is recorded (at {ensemble.kelvin:g} K, "
-                f"frame {rows[row]} of them)",
-                remedy="the force field's files changed since: sample again with this version",
-            )
+        where = f"{_where(recorded)}, frames of {ensemble.kelvin:g} K"
+        check_recorded(engine, ensemble.positions[rows], ensemble.energy[rows], where=where)
+
+
+def _where(recorded: Recorded) -> str:
+    return ", ".join(map(str, recorded.paths))

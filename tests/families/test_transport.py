@@ -81,6 +81,13 @@ def test_each_of_the_seed_s_keys_can_be_given() -> None:
     assert (s.trainer.epochs, s.optimizer.kwargs.lr, s.temperatures.target) == (1500, 1e-4, 670)
 
 
+@pytest.mark.parametrize("key", ["E_cut=300", "family=transport", "temperatures.target=500"])
+def test_a_configuration_with_keys_of_this_family_needs_no_preset(key: str) -> None:
+    family, settings = configure("default", (), ("data=remd.h5", key), "m")
+    assert isinstance(family, Transport)
+    assert settings.flow.kind == "ic-spline"
+
+
 @pytest.mark.parametrize("name", [p for p, files in PRESETS.items() if "transport" in files])
 def test_a_resolved_configuration_reads_as_itself_and_can_be_changed(
     name: str, tmp_path: Path
@@ -154,7 +161,7 @@ def test_a_temperature_that_was_not_sampled(frames: Path) -> None:
 
 def test_energies_that_are_not_those_of_the_force_field(tmp_path: Path) -> None:
     file = write_frames(tmp_path / "other.h5", n=24, forcefield=["amber14-all.xml"])
-    with pytest.raises(DataError, match="must be those recorded"):
+    with pytest.raises(DataError, match="must be those of the sampling"):
         prepared(file)
 
 
