@@ -77,10 +77,11 @@ def comparison_figure(runs: Sequence[GateRun], judged: Sequence[Sequence[Judgeme
         drawn = []
         for k, (run, judgements) in enumerate(zip(runs, judged, strict=True)):
             if i < len(judgements):
-                rule = judgements[i].rule
-                factor = 100.0 if UNITS[rule.name].startswith("%") or "%" in UNITS[rule.name] else 1
-                y = judgements[i].finding.course * factor
-                title = f"{rule.name.capitalize()} ({UNITS[rule.name]})"
+                name = judgements[i].rule.name
+                y = judgements[i].finding.course * (100.0 if "%" in UNITS[name] else 1.0)
+                if name == "skip rate" and len(y):
+                    y = _running_mean(y, run.window(20))
+                title = f"{name.capitalize()} ({UNITS[name]})"
             else:
                 y, title = run.values(lambda r: r.E_max), "E_max in force (kJ/mol)"
             if len(y):
@@ -139,13 +140,19 @@ def _skips(axis: Axes, run: GateRun, judgement: Judgement) -> np.ndarray:
     if not len(y):
         return y
     axis.plot(run.epochs, y, ".", color=SKIPPED, markersize=2.5, label="epoch", zorder=2)
-    w = min(run.window(20), len(y))
-    known = np.isfinite(y).astype(float)
-    sums = np.convolve(np.nan_to_num(y), np.ones(w), mode="valid")
-    n = np.convolve(known, np.ones(w), mode="valid")
-    means = np.divide(sums, n, out=np.full(len(n), np.nan), where=n > 0)
-    plot_course(axis, run.epochs[w - 1 :].astype(float), means, TOTAL, f"mean of {w}")
+    w = run.window(20)
+    plot_course(axis, run.epochs.astype(float), _running_mean(y, w), TOTAL, f"mean of {w}")
     return y
+
+
+def _running_mean(y: np.ndarray, w: int) -> np.ndarray:
+    """Means of each value and the w - 1 before it, where they are known, shape (n,)."""
+    known = np.isfinite(y)
+    sums, n = (
+        np.convolve(v, np.ones(w))[: len(y)] for v in (np.where(known, y, 0.0), known.astype(float))
+    )
+    means: np.ndarray = np.divide(sums, n, out=np.full(len(y), np.nan), where=n > 0)
+    return means
 
 
 def _energies(axis: Axes, run: GateRun, judgement: Judgement) -> np.ndarray:
