@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlff_cli.core.artifacts import sha256
 from mlff_cli.core.errors import UsageError
 from mlff_cli.core.reporting import Reporter, Table
 from mlff_cli.core.workers import available_cores
@@ -32,6 +33,7 @@ from mlff_cli.families.transport_model import TransportModel, load_transport
 from mlff_cli.flows.build import build_flow
 from mlff_cli.flows.flow import Flow
 from mlff_cli.flows.spec import FlowSpec
+from mlff_cli.physics.energies import EnergyEngine
 from mlff_cli.physics.ensembles.landscapes import Landscape
 from mlff_cli.report.transport_figures import (
     EnergyPanel,
@@ -115,8 +117,21 @@ class TransportEvaluation:
                 temperature.
         """
         model = self._model
-        with _energies(model, self._device, reporter) as energy:
-            source, target = (self._ensemble(kelvin, energy) for kelvin in model.temperatures)
+        trained = set(model.file.provenance.get("inputs", {}).values())
+        for path in self.inputs:
+            if sha256(path) in trained:
+                reporter.warning(
+                    f"{path} is what the flow was trained on: the frames that it has seen flatter "
+                    "it; evaluate on a run with another seed"
+                )
+        with _engine(model, self._device, reporter) as engine:
+
+            def energy(positions: torch.Tensor) -> torch.Tensor:
+                return engine(positions)[0]
+
+            source, target = (
+                self._ensemble(kelvin, engine, energy) for kelvin in model.temperatures
+            )
             total = 3 * (len(source.positions) + len(target.positions))
             with reporter.progress(total, "maps", "frames") as bar:
                 maps = {
@@ -127,12 +142,12 @@ class TransportEvaluation:
         return Evaluated(content, drawn, tables, ("torch", "openmm", "numpy"), self._command)
 
     def _frames(
-        self, kelvin: float, energy: Energy | None = None
+        self, kelvin: float, engine: EnergyEngine | None = None
     ) -> tuple[np.ndarray, tuple[int, ...]]:
-        return evaluated_frames(self.inputs, self._model.molecule, kelvin, self._discard, energy)
+        return evaluated_frames(self.inputs, self._model.molecule, kelvin, self._discard, engine)
 
-    def _ensemble(self, kelvin: float, energy: Energy) -> Ensemble:
-        positions, lengths = self._frames(kelvin, energy)
+    def _ensemble(self, kelvin: float, engine: EnergyEngine, energy: Energy) -> Ensemble:
+        positions, lengths = self._frames(kelvin, engine)
         return Ensemble(kelvin, positions, lengths, energies(positions, energy))
 
     def _maps(self, source: Ensemble, target: Ensemble) -> dict[str, Flow]:
@@ -246,25 +261,20 @@ class TransportEvaluation:
 
 
 @contextmanager
-def _energies(model: TransportModel, device: torch.device, reporter: Reporter) -> Iterator[Energy]:
-    """Energies of any conformations: the force field in torch, or OpenMM's own where it lacks one.
-
-    Yields:
-        A function of positions (B, N, 3) in nm, to be used before the context ends.
-    """
+def _engine(
+    model: TransportModel, device: torch.device, reporter: Reporter
+) -> Iterator[EnergyEngine]:
+    """What computes energies: the force field in torch, or OpenMM where that lacks a force."""
     # here, because OpenMM takes a moment, and dry runs do without it
-    from mlff_cli.physics.energies import EnergyEngine, TorchEnergy
+    from mlff_cli.physics.energies import TorchEnergy
     from mlff_cli.physics.forcefield import ForceField
     from mlff_cli.physics.openmm_energies import OpenMMEnergy
 
-    with ExitStack() as open_engines:
-        engine: EnergyEngine
-        try:
-            field: Any = ForceField.from_system(model.system, DTYPE).to(device)
-            engine = TorchEnergy(field)
-        except UsageError as error:
-            reporter.info(f"energies are computed by OpenMM: {error.message}")
-            processes = OpenMMEnergy(model.system, available_cores(), PLATFORM)
-            open_engines.callback(processes.close)
-            engine = processes
-        yield lambda positions: engine(positions)[0]
+    try:
+        field: Any = ForceField.from_system(model.system, DTYPE).to(device)
+    except UsageError as error:
+        reporter.info(f"energies are computed by OpenMM: {error.message}")
+        with OpenMMEnergy(model.system, available_cores(), PLATFORM) as processes:
+            yield processes
+    else:
+        yield TorchEnergy(field)

@@ -13,14 +13,13 @@ from mlff_cli.data.beads.conformations import conformations_of_trajectory
 from mlff_cli.data.temperatures import Temperatures
 from mlff_cli.data.trajectories.frame_choice import frame_temperatures
 from mlff_cli.data.trajectories.h5md import H5MDTrajectory
-from mlff_cli.deploy.flows.works import Energy, energies
 from mlff_cli.flows.molecule import FlowMolecule
+from mlff_cli.physics.energies import EnergyEngine
 
 MOST = 20_000  # frames of a temperature; of more, every s-th of each series
 FEWEST = 20
 NM = 0.1  # per angstrom
 CHECKED = 16  # frames of a file whose energies are compared
-SAME = 1e-4  # of the recorded energies' size
 
 
 def evaluated_frames(
@@ -28,7 +27,7 @@ def evaluated_frames(
     molecule: FlowMolecule,
     kelvin: float,
     discard: float = 0.0,
-    energy: Energy | None = None,
+    engine: EnergyEngine | None = None,
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Frames of one temperature.
 
@@ -37,7 +36,7 @@ def evaluated_frames(
         molecule: the flow's.
         kelvin: temperature.
         discard: ps at the beginning of every file that are left out.
-        energy: the flow's; where given, recorded energies must be the same.
+        engine: of the flow's energy; where given, recorded energies must be the same.
 
     Returns:
         positions (n, N, 3) in nm, series after series, and the frames of each series.
@@ -61,8 +60,8 @@ def evaluated_frames(
             x = np.concatenate(list(found.blocks()))
             positions.append(found.series(x).astype(np.float64) * NM)
             lengths += found.lengths
-            if energy is not None:
-                _require_same_energies(trajectory, found.rows[:CHECKED], energy)
+            if engine is not None:
+                _require_same_energies(trajectory, found.rows[:CHECKED], engine)
     if sum(lengths) < FEWEST:
         raise DataError(
             f"a flow from or to {kelvin:g} K needs at least {FEWEST} frames of it, found "
@@ -99,19 +98,15 @@ def _require_same(trajectory: H5MDTrajectory, molecule: FlowMolecule) -> None:
         )
 
 
-def _require_same_energies(trajectory: H5MDTrajectory, rows: np.ndarray, energy: Energy) -> None:
+def _require_same_energies(
+    trajectory: H5MDTrajectory, rows: np.ndarray, engine: EnergyEngine
+) -> None:
     """Refuse frames of another force field: their weights would mean nothing."""
+    # here, because it brings OpenMM
+    from mlff_cli.physics.forcefield.recorded import check_recorded
+
     frames = trajectory.read(rows)
-    if frames.energy is None or frames.positions is None:
-        return
-    recorded = np.asarray(frames.energy, np.float64) * KJ_PER_KCAL
-    ours = energies(np.asarray(frames.positions, np.float64) * NM, energy)
-    off = np.abs(ours - recorded)
-    worst = int(np.argmax(off / np.maximum(1.0, np.abs(recorded))))
-    if not off[worst] <= SAME * max(1.0, abs(recorded[worst])):
-        raise DataError(
-            f"recorded energies must be those of the flow's force field, found "
-            f"{recorded[worst]:.6g} kJ/mol and {ours[worst]:.6g}",
-            where=f"{trajectory.path}, frame {rows[worst]}",
-            remedy="give frames of the force field that the flow was trained with",
-        )
+    if frames.energy is not None and frames.positions is not None:
+        x = np.asarray(frames.positions, np.float64) * NM
+        recorded = np.asarray(frames.energy, np.float64) * KJ_PER_KCAL
+        check_recorded(engine, x, recorded, where=str(trajectory.path))
