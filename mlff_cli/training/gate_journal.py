@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,14 +25,14 @@ from mlff_cli.data.gate_log import BatchRecord, Direction, EpochRecord, GateLogW
 from mlff_cli.flows.gating import Gate
 from mlff_cli.flows.objective import Transported, loss_terms
 from mlff_cli.training.distributed import World
-from mlff_cli.training.transport import E_MAX, works
+from mlff_cli.training.transport import E_MAX
 from mlff_cli.training.window import gather
 from mlff_cli.training.wording import counted, number, percent
 
 GATE_LOG = "gate.jsonl"
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
-# rows of a batch's notes: raw energies, log-dets and reduced works of both directions
-_U, _LOG_DET, _WORK = (0, 3), (1, 4), (2, 5)
+# rows of a batch's notes: raw energies and log-dets of both directions, energies of the frames
+_U, _LOG_DET, _FRAME = (0, 3), (1, 4), (2, 5)
 _ROWS = 6
 
 
@@ -116,15 +117,13 @@ class GateJournal:
 
     def see(self, predicted: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
         """Note a part of a batch (see `task.Journal`)."""
-        with torch.no_grad():
-            done = works(predicted, batch, self._betas)
-            rows = [
-                row.detach().double()
-                for d, work in zip(("fwd", "inv"), done, strict=True)
-                for row in (predicted[f"{d}_U"], predicted[f"{d}_logdet"], work)
-            ]
-            self._parts.append(torch.stack(rows))
-            self._told_E_max = batch[E_MAX][0]
+        rows = [
+            row.detach()
+            for d, frames in (("fwd", "source_energy"), ("inv", "target_energy"))
+            for row in (predicted[f"{d}_U"], predicted[f"{d}_logdet"], batch[frames])
+        ]
+        self._parts.append(torch.cat(rows).double().reshape(_ROWS, -1))
+        self._told_E_max = batch[E_MAX][0]
 
     def judge(self, healthy: Callable[[], bool], world: World) -> bool:
         """Whether the step is made (see `task.Journal`)."""
@@ -180,60 +179,68 @@ class GateJournal:
     ) -> dict[str, Any]:
         """Fields of a record of one or more batches."""
         every = torch.cat(list(notes), 1)
-        used = [n for n, m in zip(notes, made, strict=True) if m]
-        losses = [self._loss(n) for n in used]
-        directions = [self._direction(every, k) for k in (0, 1)]
-        excess = every[_WORK[0]].mean() + every[_WORK[1]].mean()
+        terms = [self._terms(every, k) for k in (0, 1)]
+        each = sum(
+            strength * (energy - volume)
+            for strength, (energy, volume) in zip(self._strengths, terms, strict=True)
+        )
+        sizes = [n.shape[1] for n in notes]
+        losses = [
+            float(part.mean())
+            for part, m in zip(np.split(np.asarray(each), np.cumsum(sizes)[:-1]), made, strict=True)
+            if m
+        ]
+        directions = [self._direction(every.numpy(), k, *terms[k]) for k in (0, 1)]
+        excess = [self._excess(every.numpy(), k) for k in (0, 1)]
         return {
             "mode": self._told.mode,
             "E_cut": self._told.watched.E_cut,
             "E_max": self._E_max,
             "batches": len(notes),
-            "skipped": len(notes) - len(used),
+            "skipped": len(notes) - len(losses),
             "loss": sum(losses) / len(losses) if losses else None,
-            "excess_nats": _known(excess),
+            "excess_nats": None if None in excess else sum(e for e in excess if e is not None),
             "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
             "fwd": directions[0],
             "inv": directions[1],
         }
 
-    def _terms(self, notes: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Energy and volume of every sample in the loss of direction k."""
+    def _terms(self, notes: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Energy and volume (B,) of every sample in the loss of direction k."""
         found = Transported(notes[_U[k]], notes[_LOG_DET[k]])
-        return loss_terms(found, self._betas[1 - k], self._told.gate, self._E_max)
+        energy, volume = loss_terms(found, self._betas[1 - k], self._told.gate, self._E_max)
+        return energy.numpy(), volume.numpy()
 
-    def _loss(self, notes: Tensor) -> float:
-        parts = []
-        for k, strength in enumerate(self._strengths):
-            energy, volume = self._terms(notes, k)
-            parts.append(strength * float((energy - volume).mean()))
-        return sum(parts)
+    def _excess(self, notes: np.ndarray, k: int) -> float | None:
+        """Mean reduced work of direction k; None where a sample was lost."""
+        beta, there = self._betas[k], self._betas[1 - k]
+        return _mean(there * notes[_U[k]] - notes[_LOG_DET[k]] - beta * notes[_FRAME[k]])
 
-    def _direction(self, notes: Tensor, k: int) -> Direction:
+    def _direction(
+        self, notes: np.ndarray, k: int, energy: np.ndarray, volume: np.ndarray
+    ) -> Direction:
         """What the gate saw in direction k, of samples of one or more batches."""
         U, log_det = notes[_U[k]], notes[_LOG_DET[k]]
-        finite = torch.isfinite(U)
-        between = finite & U.gt(self._told.watched.E_cut) & U.le(self._E_max)
-        quantiles: list[float | None] = [None] * len(QUANTILES)
-        if bool(finite.any()):
-            at = torch.tensor(QUANTILES, dtype=torch.float64)
-            quantiles = list(torch.quantile(_some(U[finite]), at).tolist())
-        energy, volume = self._terms(notes, k)
-        whole = finite & torch.isfinite(log_det)
-        true = self._betas[1 - k] * U - log_det
-        behind = (energy - volume - true)[whole]
+        finite, placed = np.isfinite(U), np.isfinite(log_det)
+        known = U[finite]
+        above = int(np.count_nonzero(known > self._told.watched.E_cut))
+        beyond = int(np.count_nonzero(known > self._E_max))
+        nonfinite = len(U) - len(known)
+        q05, q50, q95, q99 = _quantiles(known)
+        whole = finite & placed
+        true = self._betas[1 - k] * U[whole] - log_det[whole]
         return Direction(
             samples=len(U),
-            regularized=int(between.sum()),
-            clamped=_over(U, self._E_max),
-            nonfinite=int((~finite).sum()),
-            q05=quantiles[0],
-            q50=quantiles[1],
-            q95=quantiles[2],
-            q99=quantiles[3],
-            energy=_known(energy.mean()),
-            gated_minus_true=_known(behind.mean()),
-            logdet=_known(log_det[torch.isfinite(log_det)].mean()),
+            regularized=above - beyond,
+            clamped=beyond + nonfinite,
+            nonfinite=nonfinite,
+            q05=q05,
+            q50=q50,
+            q95=q95,
+            q99=q99,
+            energy=_mean(energy),
+            gated_minus_true=_mean((energy - volume)[whole] - true),
+            logdet=_mean(log_det[placed]),
         )
 
     def _count(self, record: BatchRecord) -> None:
@@ -338,13 +345,18 @@ def _over(U: Tensor, E_max: float) -> int:
     return int((~torch.isfinite(U) | U.gt(E_max)).sum())
 
 
-def _some(values: Tensor, most: int = 1 << 20) -> Tensor:
-    """Values (n,), of very many evenly chosen ones: torch sorts no more than 16 million."""
-    return values[:: -(-len(values) // most)]
+def _quantiles(values: np.ndarray) -> list[float | None]:
+    """`QUANTILES` of values (n,), between neighbours in proportion; None of nothing."""
+    if not len(values):
+        return [None] * len(QUANTILES)
+    at = np.asarray(QUANTILES) * (len(values) - 1)
+    found: list[float | None] = np.interp(at, np.arange(len(values)), np.sort(values)).tolist()
+    return found
 
 
-def _known(value: Tensor) -> float | None:
-    found = float(value)
+def _mean(values: np.ndarray) -> float | None:
+    """Mean of values; None where there are none, or it is not finite."""
+    found = float(values.mean()) if len(values) else math.nan
     return found if math.isfinite(found) else None
 
 
