@@ -154,22 +154,22 @@ def _dihedrals(path: Path) -> np.ndarray:
 def test_ensembles_are_those_of_openmm(tmp_path: Path) -> None:
     """Energies and dihedrals at 800 K, where 2 ps forget them; KS tests and means."""
     hot = dataclasses.replace(
-        BATCH, temperatures=(800.0,), replicas=64, time=12.0, equilibration=8.0, interval=2.0
+        BATCH, temperatures=(800.0,), replicas=48, time=6.0, equilibration=6.0, interval=2.0
     )
     run(None, tmp_path / "torch.h5", hot)
     one = dataclasses.replace(
-        hot, engine="openmm", replicas=1, device="auto", time=600.0, equilibration=20.0
+        hot, engine="openmm", replicas=1, device="auto", time=200.0, equilibration=6.0
     )
     run(None, tmp_path / "openmm.h5", one)
     u, v = (
         arrays(tmp_path / f"{name}.h5")["observables/potential_energy/value"]
         for name in ("torch", "openmm")
     )
-    assert (len(u), len(v)) == (384, 300)
+    assert (len(u), len(v)) == (144, 100)
     assert stats.ks_2samp(u, v).pvalue > 1e-3
     error = np.hypot(u.std() / np.sqrt(len(u)), v.std() / np.sqrt(len(v)))
     assert abs(u.mean() - v.mean()) < 4 * error
-    assert abs(u.std() / v.std() - 1) < 0.2
+    assert abs(u.std() / v.std() - 1) < 0.35
     a, b = _dihedrals(tmp_path / "torch.h5"), _dihedrals(tmp_path / "openmm.h5")
     for column in range(2):
         assert stats.ks_2samp(a[:, column], b[:, column]).pvalue > 1e-3
