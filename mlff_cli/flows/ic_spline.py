@@ -124,8 +124,8 @@ class SplineCore(Core):
     | conditioning | moved, in turn                           | kept            |
     |--------------|------------------------------------------|-----------------|
     | all          | a random half of all, the other half     | all others      |
-    | soft         | a half of the soft torsions, their other | the other soft  |
-    |              | half, all stiff coordinates              | torsions        |
+    | soft         | every second soft torsion, the other     | the other soft  |
+    |              | soft ones, all stiff coordinates         | torsions        |
 
     Args:
         molecule: gives the coordinates.
@@ -172,10 +172,14 @@ def _all_turns(circular: Tensor, soft: Tensor, n: int) -> list[tuple[Tensor, Ten
 
 
 def _soft_turns(circular: Tensor, soft: Tensor, n: int) -> list[tuple[Tensor, Tensor]]:
-    """Moved and kept coordinates (D,) of n transforms: soft torsions, and stiff ones given them."""
+    """Moved and kept coordinates (D,) of n transforms: soft torsions, and stiff ones given them.
+
+    Every second soft torsion makes a half: phi and psi, neighbours in the Z-matrix, see each other.
+    """
+    half = torch.zeros_like(soft)
+    half[soft.nonzero().squeeze(1)[::2]] = True
     turns: list[tuple[Tensor, Tensor]] = []
     while len(turns) < n:
-        half = _half(soft)
         turns += [(half, soft & ~half), (soft & ~half, half), (~soft, soft)]
     return turns[:n]
 

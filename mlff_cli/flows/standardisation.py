@@ -16,7 +16,6 @@ from mlff_cli.core.errors import DataError
 from mlff_cli.flows.circle import circular_mean_and_spread, stretch, wrap
 
 FEWEST = 2  # frames that have a spread
-WIDEST = 3.0  # of a stiff torsion: beyond, its circle is as good as uniform
 
 
 class Standardisation(nn.Module):
@@ -74,7 +73,7 @@ class Standardisation(nn.Module):
             raise DataError(f"a spread needs {FEWEST} frames at least, found {len(u)}")
         linear, torsions = u[:, : self.n_linear], u[:, self.n_linear :]
         mean, spread = circular_mean_and_spread(torsions * self.periods)
-        mean, spread = mean / self.periods, spread.clamp(max=WIDEST)
+        mean = mean / self.periods
         zero, one = torch.zeros_like(mean), torch.ones_like(spread)
         mean, spread = torch.where(self.soft, zero, mean), torch.where(self.soft, one, spread)
         mean = torch.cat([linear.mean(0), mean])

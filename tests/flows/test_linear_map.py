@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mlff_cli.core.errors import ConfigError, DataError
 from mlff_cli.flows.build import build_flow
-from mlff_cli.flows.circle import stretch, wrap
+from mlff_cli.flows.circle import circular_mean_and_spread, stretch, wrap
 from mlff_cli.flows.internal_coordinates import InternalCoordinates
 from mlff_cli.flows.spec import FlowSpec
 from tests.flows.dipeptide import dipeptide, frames, handedness
@@ -92,6 +92,16 @@ def test_a_stretch_is_a_bijection_of_the_circle(k, periods):
     assert float(ladj.exp().mean()) == pytest.approx(1.0, abs=1e-6)
     tiny = torch.tensor([[1e-6]], dtype=phi.dtype)
     assert float(stretch(tiny, factor, n)[0]) == pytest.approx(k * 1e-6, rel=1e-6)
+
+
+def test_rare_turns_of_a_stiff_torsion_do_not_widen_it():
+    generator = torch.Generator().manual_seed(0)
+    angle = 3.0 + 0.1 * torch.randn(4000, 1, generator=generator, dtype=torch.float64)
+    angle[:80] += math.pi  # cis
+    mean, spread = circular_mean_and_spread(angle)
+    assert float(mean) == pytest.approx(3.0, abs=0.02)
+    assert float(spread) == pytest.approx(0.1, rel=0.1)
+    assert float(circular_mean_and_spread(angle + 1)[1]) == pytest.approx(float(spread), abs=1e-9)
 
 
 def test_frames_that_never_move_are_refused():
