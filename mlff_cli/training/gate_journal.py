@@ -4,7 +4,9 @@ A batch is skipped where either direction has more than the gate's share above E
 gradient is not finite. Skipped batches are recorded as such, without a loss.
 
     excess = <beta_t U(f(x)) - ln|det| - beta_s U(x)> + the same of the inverse, of all samples
-    improvement = 1 - excess of the epoch / excess of the first
+
+A batch's record has the excess of its own frames, which the flow may have learned by heart; an
+epoch's has that of the validation, where one was made.
 
 Every process keeps the same notes, of the whole batch; the main one writes `gate.jsonl`.
 """
@@ -105,7 +107,7 @@ class GateJournal:
         self._E_max = thresholds.watched.E_max
         self._told_E_max: Tensor | None = None  # of the batch; on its device
         self._epoch = _Epoch()
-        self._first: float | None = None  # excess of the first epoch that has one
+        self._measured: float | None = None  # excess of this epoch's validation
         self._last: EpochRecord | None = None
         self.totals = Totals()
 
@@ -166,13 +168,12 @@ class GateJournal:
         if at_end:
             one = len(seen.notes) == 1
             values = self._values(seen.notes, seen.made, grad_norm) if not one else None
-            record = EpochRecord(**(values or _fields(batch)), **common)
+            fields = {**(values or _fields(batch)), "excess_nats": self._measured}
+            record = EpochRecord(**fields, **common)
             if self._log:
                 self._log.write(record)
             self._last = record
-            if self._first is None and record.excess_nats is not None:
-                self._first = record.excess_nats
-            self._epoch = _Epoch()
+            self._epoch, self._measured = _Epoch(), None
 
     def _values(
         self, notes: Sequence[Tensor], made: Sequence[bool], grad_norm: float
@@ -274,6 +275,11 @@ class GateJournal:
             f"  energy gating: {gating}",
         ]
 
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        """Note the excess of a validation (see `task.Journal`)."""
+        excess = metrics.get("excess_nats", math.nan)
+        self._measured = excess if math.isfinite(excess) else None
+
     def bar(self, lr: float) -> dict[str, str]:
         """What stands beside the bar (see `task.Journal`)."""
         last = self._last
@@ -286,7 +292,7 @@ class GateJournal:
             }
         return {**fields, "LR": number(lr, 3), "skipped": f"{self.totals.skipped}"}
 
-    def block(self, lr: float) -> list[str]:
+    def block(self, lr: float, improvement: float | None) -> list[str]:
         """The last epoch (see `task.Journal`)."""
         last = self._last
         if last is None:
@@ -301,12 +307,8 @@ class GateJournal:
         for name, d in (("Forward  -", last.fwd), ("Inverse  -", last.inv)):
             lines.append(f"  {name} Energy: {_word(d.energy)}, LogDet: {_word(d.logdet)}")
         lines.append(f"  LR: {lr:.2e}")
-        if last.excess_nats is not None:
-            line = f"  Excess: {_word(last.excess_nats)} nats"
-            first = self._first
-            if first and first > 0 and last.epoch > 1:
-                line += f", improvement from start: {percent(1 - last.excess_nats / first)}"
-            lines.append(line)
+        if improvement is not None:
+            lines.append(f"  Improvement from start: {percent(improvement)}")
         return lines
 
     def summary(self) -> list[tuple[str, str]]:
@@ -326,7 +328,7 @@ class GateJournal:
         last = self._last
         return {
             "totals": dict(vars(self.totals)),
-            "first": self._first,
+            "measured": self._measured,
             "last": None if last is None else last.plain(),
             "notes": [n.clone() for n in self._epoch.notes],
             "made": list(self._epoch.made),
@@ -335,7 +337,7 @@ class GateJournal:
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
         self.totals = Totals(**state["totals"])
-        self._first = state["first"]
+        self._measured = state["measured"]
         self._last = None if state["last"] is None else EpochRecord.read(state["last"])
         self._epoch = _Epoch(list(state["notes"]), list(state["made"]))
 

@@ -327,7 +327,7 @@ class Loop:
             warmup=stage.schedule.warming(step - stage.first),
             grad_norm=float(self.stepper.gradient_norm),
         )
-        return journal.block(lr)
+        return journal.block(lr, self.watch.improved)
 
     def _write(self, step: int) -> None:
         """Write the row, and draw the figure now and then."""
@@ -366,6 +366,8 @@ class Loop:
         with explained(lambda: explain_validation(self.task, self.device, self.checkpoints.last)):
             loss, metrics = evaluate(self.task, self._measured, self.device, self.world)
         self._validated = True
+        if self.task.journal:
+            self.task.journal.validated(metrics)
         if not math.isfinite(loss) and self.task.journal:
             self.watch.stopwatch.claim(VALIDATION, start)
             return  # energies that a gate keeps from the weights: no model to keep, none to fear

@@ -142,11 +142,14 @@ class Journal(Protocol):
     ) -> None:
         """Write what there is to say of a step, and of the epoch at its end."""
 
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        """Hear of a validation, before the step that it followed is closed."""
+
     def bar(self, lr: float) -> dict[str, str]:
         """What stands beside the bar."""
 
-    def block(self, lr: float) -> list[str]:
-        """Lines about the last epoch."""
+    def block(self, lr: float, improvement: float | None) -> list[str]:
+        """Lines about the last epoch, and by which share validations have improved."""
 
     def banner(self) -> list[str]:
         """Lines for the beginning."""

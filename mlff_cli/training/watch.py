@@ -122,6 +122,14 @@ class Watch:
             return None
         return 1.0 - loss / self._first.loss
 
+    @property
+    def improved(self) -> float | None:
+        """Improvement of the last validation; None where it is the first, or none was made."""
+        first, last = self._first, self._last
+        if first is None or last is None or first.step == last.step:
+            return None
+        return self.improvement(last.loss)
+
     # -- the bar ----------------------------------------------------------------------------------
 
     def bar_fields(self, components: Mapping[str, float], lr: float) -> dict[str, str]:

@@ -59,6 +59,7 @@ def test_a_run_leaves_a_model_a_log_and_a_figure(trained: Path) -> None:
     assert [r.step for r in epochs] == [3, 6, 9]
     assert epochs[0].fwd.samples == 24
     rows = read_rows(folder / "metrics.jsonl")
+    assert [r.excess_nats for r in epochs] == [row["val/excess_nats"] for row in rows]
     assert rows[-1]["val/loss"] == pytest.approx(rows[-1]["val/excess_nats"])
     best = min(rows, key=lambda r: r["val/loss"])
     assert load_model_file(trained).training["step"] == best["step"]
@@ -76,7 +77,7 @@ def test_a_run_says_what_the_seed_said(trained: Path, told: Listening) -> None:
         "Forward  - Energy:",
         "Inverse  - Energy:",
         "LR:",
-        "improvement from start:",
+        "Improvement from start:",
         "skipped batches: 0/9 (0.0 %)",
         "regularized samples:",
     ):

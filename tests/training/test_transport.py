@@ -186,7 +186,7 @@ def test_a_batch_is_skipped_when_either_direction_is_lost(tmp_path: Path, direct
     assert (epoch.skipped, epoch.batches) == (1, 2)
     assert epoch.loss is not None
     assert j.bar(1e-3)["skipped"] == "1"
-    assert any("1 of 2 batches skipped" in line for line in j.block(1e-3))
+    assert any("1 of 2 batches skipped" in line for line in j.block(1e-3, None))
 
 
 def test_a_gradient_that_is_not_finite_skips_behind_a_gate_and_only_there(tmp_path: Path) -> None:
