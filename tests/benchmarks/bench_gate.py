@@ -210,7 +210,7 @@ def draw(found: dict[str, list[BatchRecord]], at: int, out: Path) -> None:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("cost", "recovery"))
+    parser.add_argument("what", nargs="?", default="cost", choices=("cost", "recovery"))
     parser.add_argument("--data", type=Path, help="trajectory of `mlff sample`; else made frames")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--at", type=int, default=40)
