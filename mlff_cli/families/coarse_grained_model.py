@@ -23,6 +23,8 @@ from mlff_cli.training.task import Batch
 
 PRIOR_FORCES, PRIOR_ENERGY = "prior_forces", "prior_energy"
 LOOKED_AT = 512  # frames that statistics are taken of
+# angstrom; forces are mostly noise, and a larger scale makes deep holes where no frame is
+ENERGY_PER_FORCE = 0.1
 FEWEST_NEIGHBORS = 1.0  # a sum over neighbours is not normalised by less
 
 
@@ -37,6 +39,11 @@ class Surroundings:
 
     neighbors: float
     force: float
+
+    @property
+    def energy(self) -> float:
+        """Scale of Allegro's energies, kcal/mol."""
+        return ENERGY_PER_FORCE * self.force
 
 
 def surroundings(
@@ -100,7 +107,7 @@ def build_model(
                 remedy="neighbours along a chain are 3.8 A apart; raise model.cutoff, or set "
                 "model.use_allegro=false",
             )
-        measured = {"avg_num_neighbors": scale.neighbors, "energy_scale": scale.force}
+        measured = {"avg_num_neighbors": scale.neighbors, "energy_scale": scale.energy}
         changes = {"cutoff": section.cutoff, "seed": seed, **measured, **section.allegro_changes()}
         allegro = Allegro(AllegroSpec.of(section.allegro_size, type_names, **changes), dtype)
     return BeadModel(allegro, None if prior is None else Prior(prior))

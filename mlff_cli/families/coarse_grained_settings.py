@@ -98,7 +98,7 @@ class BeadModelSection(Section):
     """Allegro: neighbours of a bead on average; null: those of the training frames."""
     energy_scale: PositiveFloat | None = None
     """Allegro: scale of its energies, kcal/mol; null: the forces' root mean square without the
-    prior's, times one angstrom."""
+    prior's, times 0.1 angstrom."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
