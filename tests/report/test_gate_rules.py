@@ -203,6 +203,34 @@ def test_explosions_are_those_of_a_plain_search(w):
         assert at == int(np.argmax(ratios)) + 4
 
 
+@pytest.mark.parametrize(
+    ("rise", "fall", "verdict"),
+    [
+        ((100.0, 320.0), (500.0, 300.0), "warning"),
+        ((150.0, 450.0), (450.0, 250.0), "warning"),
+        ((100.0, 400.0), (1000.0, 700.0), "warning"),
+        ((200.0, 390.0), (500.0, 300.0), "healthy"),  # less than twice
+        ((100.0, 250.0), (300.0, 320.0), "healthy"),  # the other does not fall
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_one_direction_that_doubles_while_the_other_falls_is_a_warning(
+    rise, fall, verdict, swapped
+):
+    def course(ends):
+        low, high = ends
+        return {"q50": lambda r: low + (high - low) * (1 - math.exp(-r.epoch / 200))}
+
+    up, down = ("inv", "fwd") if swapped else ("fwd", "inv")
+    records = edit(healthy(), **{up: course(rise), down: course(fall)})
+    assert verdicts(records)["direction balance"] == verdict
+
+
+def test_energies_of_one_direction_alone_are_not_judged():
+    records = edit(healthy(), fwd={"q50": None, "q95": None})
+    assert verdicts(records)["energies"] == "not judged"
+
+
 def test_heating_one_direction_by_what_cools_the_other_is_transport():
     records = edit(
         healthy(),
