@@ -181,6 +181,14 @@ class TransportSettings(TrainingSettings):
         told = {"lr": training.lr, "weight_decay": training.weight_decay}
         kwargs = self.optimizer.kwargs.model_copy(update=told)
         self.optimizer = self.optimizer.model_copy(update={"kwargs": kwargs})
+        if self.scheduler is None and training.warmup_epochs:
+            if "warmup_epochs" in training.model_fields_set:
+                raise ValueError(
+                    f"training.warmup_epochs={training.warmup_epochs} needs a schedule that the "
+                    "learning rate follows after it; set training.warmup_epochs=0, or leave "
+                    "scheduler out"
+                )
+            self.training = training.model_copy(update={"warmup_epochs": 0})
         if self.scheduler is not None:
             if "warmup_steps" in self.scheduler.model_fields_set:
                 raise ValueError(

@@ -23,7 +23,7 @@ from mlff_cli.training.evaluation import evaluate
 from tests.transport_frames import write_frames
 
 TINY = ("flow.transforms=2", "flow.hidden=[8]", "flow.bins=3", "training.batch_size=8")
-# layers, embedding, heads, blocks, batch, learning rate, temperatures: REFERENCE's table
+# layers, embedding, heads, blocks, batch, learning rate, temperatures of the seed's presets
 SIZES = {
     "aa_300_450": (8, 192, 8, 5, 256, 5e-4, 300, 450),
     "aa_300_450_gpu": (6, 128, 8, 4, 64, 5e-4, 300, 450),
@@ -46,6 +46,14 @@ def prepared(file: Path, *overrides: str, size: int = 1, rank: int = 0) -> Prepa
 
 
 # -- configuration --------------------------------------------------------------------------------
+
+
+def test_a_warm_up_without_a_schedule_is_refused() -> None:
+    with pytest.raises(ConfigError, match="warmup_epochs=1 needs a schedule"):
+        configure("ic_300_450", (), ("data=a.h5", "scheduler=null"), "m")
+    given = ("data=a.h5", "scheduler=null", "training.warmup_epochs=0")
+    s = configure("ic_300_450", (), given, "m")[1]
+    assert (s.scheduler, s.training.warmup_epochs) == (None, 0)
 
 
 @pytest.mark.parametrize("name", SIZES)
