@@ -38,7 +38,7 @@ def train(
         str,
         typer.Option(
             help="What the files change: default (aimnet2mult's size) or small; cg or cg_small "
-            "for coarse-grained models; aa_300_450 and others for transport."
+            "for coarse-grained models; ic_300_450, aa_300_450 and others for transport."
         ),
     ] = "default",
     model: Annotated[
