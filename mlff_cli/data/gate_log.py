@@ -34,7 +34,7 @@ __all__ = [
 
 
 class GateLogWriter:
-    """Appends records, flushed one by one.
+    """Appends records, those of a step at once.
 
     Args:
         path: the file.
@@ -53,11 +53,12 @@ class GateLogWriter:
             kept = [r for r in found if (r.step or 0) <= resume_after]
         write_text(self.path, "".join(r.line() for r in kept), force=True)
 
-    def write(self, record: Record) -> None:
-        """Append a record."""
+    def write(self, *records: Record) -> None:
+        """Append records in one go."""
+        text = "".join(record.line() for record in records)
         try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(record.line())
+            with self.path.open("ab", buffering=0) as stream:
+                stream.write(text.encode())
         except OSError as error:
             raise storage_error(error, self.path) from error
 

@@ -133,8 +133,10 @@ class Gate:
 
         >>> Gate().skips(9, 10), Gate().skips(10, 10), Gate().skips(0, 0)
         (False, True, False)
+        >>> Gate(skip_share=0.29).skips(29, 100)  # 0.29 * 100 is 28.999...
+        False
         """
-        return clamped > self.skip_share * samples
+        return samples > 0 and clamped / samples > self.skip_share
 
     def terms(
         self, U: Tensor, log_det: Tensor, beta: float, E_max: float | Tensor

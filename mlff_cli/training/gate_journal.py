@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlff_cli.data.gate_log import BatchRecord, Direction, EpochRecord, GateLogWriter
+from mlff_cli.data.gate_log import BatchRecord, Direction, EpochRecord, GateLogWriter, Record
 from mlff_cli.flows.gating import Gate
 from mlff_cli.flows.objective import Transported, loss_terms
+from mlff_cli.training import gate_words as words
 from mlff_cli.training.distributed import World
+from mlff_cli.training.gate_words import Totals
 from mlff_cli.training.transport import E_MAX
 from mlff_cli.training.window import gather
-from mlff_cli.training.wording import counted, number, percent
 
 GATE_LOG = "gate.jsonl"
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
@@ -54,18 +55,6 @@ class Thresholds:
     def mode(self) -> str:
         """As `gate.jsonl` calls it."""
         return self.gate.mode if self.gate else "off"
-
-
-@dataclass
-class Totals:
-    """Counts of the run for its summary."""
-
-    batches: int = 0
-    skipped: int = 0
-    samples: int = 0
-    regularized: int = 0
-    clamped: int = 0
-    nonfinite: int = 0
 
 
 @dataclass
@@ -146,11 +135,12 @@ class GateJournal:
         own = torch.cat(parts, 1) if parts else torch.zeros(_ROWS, 0, dtype=torch.float64)
         if world.size == 1:
             return own.cpu()
-        framed = own.new_zeros(_ROWS + 1, self._share)  # the last row says what is there
+        framed = own.new_zeros(_ROWS + 2, self._share)  # and E_max, and 1 where there is a sample
         framed[:_ROWS, : own.shape[1]] = own
         framed[_ROWS, : own.shape[1]] = self._E_max
+        framed[_ROWS + 1, : own.shape[1]] = 1.0
         each = gather(framed, world).permute(1, 0, 2).flatten(1)
-        there = each[_ROWS] != 0
+        there = each[_ROWS + 1] == 1.0
         if bool(there.any()):  # a process without any part was not told
             self._E_max = float(each[_ROWS][there][0])
         return each[:_ROWS, there]
@@ -163,17 +153,16 @@ class GateJournal:
         common: dict[str, Any] = {"epoch": epoch, "step": step, "lr": lr, "warmup": warmup}
         batch = BatchRecord(**self._values(seen.notes[-1:], seen.made[-1:], grad_norm), **common)
         self._count(batch)
-        if self._log:
-            self._log.write(batch)
+        records: list[Record] = [batch]
         if at_end:
             one = len(seen.notes) == 1
             values = self._values(seen.notes, seen.made, grad_norm) if not one else None
             fields = {**(values or _fields(batch)), "excess_nats": self._measured}
-            record = EpochRecord(**fields, **common)
-            if self._log:
-                self._log.write(record)
-            self._last = record
+            self._last = EpochRecord(**fields, **common)
+            records.append(self._last)
             self._epoch, self._measured = _Epoch(), None
+        if self._log:
+            self._log.write(*records)
 
     def _values(
         self, notes: Sequence[Tensor], made: Sequence[bool], grad_norm: float
@@ -256,24 +245,7 @@ class GateJournal:
 
     def banner(self) -> list[str]:
         """Temperatures, engine and gate (see `task.Journal`)."""
-        source, target = self._kelvin
-        gate = self._told.gate
-        gating = "OFF"
-        if gate:
-            course = f"E_max={gate.E_max:g} kJ/mol"
-            if gate.warmup_epochs:
-                course = (
-                    f"E_max={gate.initial_E_max:g} to epoch {gate.min_learning_epochs}, "
-                    f"{gate.E_max:g} kJ/mol from epoch {gate.warmup_epochs} on"
-                )
-            gating = f"ON, mode {gate.mode} (E_cut={gate.E_cut:g}, {course})"
-        return [
-            f"transport {source:g} K -> {target:g} K",
-            f"  beta_source = {self._betas[0]:.10f} mol/kJ",
-            f"  beta_target = {self._betas[1]:.10f} mol/kJ",
-            *(f"  {line}" for line in self._lines),
-            f"  energy gating: {gating}",
-        ]
+        return words.banner(self._kelvin, self._betas, self._lines, self._told.gate)
 
     def validated(self, metrics: Mapping[str, float]) -> None:
         """Note the excess of a validation (see `task.Journal`)."""
@@ -282,44 +254,15 @@ class GateJournal:
 
     def bar(self, lr: float) -> dict[str, str]:
         """What stands beside the bar (see `task.Journal`)."""
-        last = self._last
-        fields = {}
-        if last is not None:
-            fields = {
-                "Loss": _word(last.loss),
-                "Fwd_E": _word(last.fwd.energy),
-                "Inv_E": _word(last.inv.energy),
-            }
-        return {**fields, "LR": number(lr, 3), "skipped": f"{self.totals.skipped}"}
+        return words.bar(self._last, self.totals, lr)
 
     def block(self, lr: float, improvement: float | None) -> list[str]:
         """The last epoch (see `task.Journal`)."""
-        last = self._last
-        if last is None:
-            return []
-        skipped = last.skipped or 0
-        what = f"  Total Loss: {_word(last.loss)}"
-        if skipped:
-            what += f" ({skipped} of {counted(last.batches or 0, 'batch')} skipped)".replace(
-                "batchs", "batches"
-            )
-        lines = [what]
-        for name, d in (("Forward  -", last.fwd), ("Inverse  -", last.inv)):
-            lines.append(f"  {name} Energy: {_word(d.energy)}, LogDet: {_word(d.logdet)}")
-        lines.append(f"  LR: {lr:.2e}")
-        if improvement is not None:
-            lines.append(f"  Improvement from start: {percent(improvement)}")
-        return lines
+        return words.block(self._last, lr, improvement)
 
     def summary(self) -> list[tuple[str, str]]:
         """Skipped batches and regularized samples (see `task.Journal`)."""
-        t = self.totals
-        return [
-            ("skipped batches", _share(t.skipped, t.batches)),
-            ("regularized samples", _share(t.regularized + t.clamped, t.samples)),
-            ("  of them above E_max", _share(t.clamped, t.samples)),
-            ("  of them not finite", _share(t.nonfinite, t.samples)),
-        ]
+        return words.summary(self.totals)
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -366,11 +309,3 @@ def _fields(record: BatchRecord) -> dict[str, Any]:
     """Fields of a batch's record that its epoch shares."""
     names = ("mode", "E_cut", "E_max", "batches", "skipped", "loss", "excess_nats", "grad_norm")
     return {name: getattr(record, name) for name in (*names, "fwd", "inv")}
-
-
-def _word(value: float | None) -> str:
-    return "-" if value is None else number(value)
-
-
-def _share(n: int, of: int) -> str:
-    return f"{n}/{of} ({100 * n / of:.1f} %)" if of else "0"

@@ -189,6 +189,13 @@ def test_a_batch_is_skipped_when_either_direction_is_lost(tmp_path: Path, direct
     assert any("1 of 2 batches skipped" in line for line in j.block(1e-3, None))
 
 
+def test_a_share_of_exactly_the_limit_is_not_above_it() -> None:
+    for percent in range(1, 100):
+        gate = Gate(skip_share=percent / 100)
+        assert not gate.skips(percent, 100)
+        assert gate.skips(percent + 1, 100)
+
+
 def test_a_gradient_that_is_not_finite_skips_behind_a_gate_and_only_there(tmp_path: Path) -> None:
     assert not step(journal(), predictions(4), batch(4), 1, healthy=False)
     assert step(journal(on=False), predictions(4), batch(4), 1, healthy=False)
@@ -226,9 +233,10 @@ def test_a_journal_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     assert whole.summary() == second.summary()
 
 
-def test_processes_note_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("E_max", [1e7, 0.0])
+def test_processes_note_the_whole_batch(monkeypatch: pytest.MonkeyPatch, E_max: float) -> None:
     """Three processes, one of them without samples; what they send is put together by hand."""
-    found, tensors = predictions(8, wild=True), batch(8, E_max=1e7)
+    found, tensors = predictions(8, wild=True), batch(8, E_max=E_max)
     shares = [slice(0, 5), slice(5, 8), None]
     sent: list[Tensor] = []
     for rows in shares:
@@ -251,6 +259,7 @@ def test_processes_note_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None
     alone.judge(lambda: True, World())
     alone.close(1, epoch=1, at_end=True, lr=1.0, warmup=False, grad_norm=1.0)
     assert last.state()["last"] == alone.state()["last"]
+    assert last.totals.samples == 16
 
 
 # -- skipped steps --------------------------------------------------------------------------------
