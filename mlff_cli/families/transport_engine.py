@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mlff_cli.families.base import Inputs
 from mlff_cli.families.transport_data import Recorded
 from mlff_cli.families.transport_settings import TransportSettings
@@ -17,15 +15,13 @@ if TYPE_CHECKING:
     from mlff_cli.physics.energies import EnergyEngine
 
 PLATFORM = "CPU"  # of OpenMM, one thread for each worker process
-CHECKED = 16  # frames of each temperature
 
 
 def recorded_system(recorded: Recorded) -> openmm.System:
     """The System that the frames were sampled with, without constraints.
 
     Raises:
-        UsageError: a force-field file is not there any more.
-        DataError: topology and force field do not fit.
+        DataError: a force-field file is not there, or topology and force field do not fit.
     """
     # here, because OpenMM takes a moment, and other families do without it
     from mlff_cli.physics.forcefield.recorded import system_of
@@ -59,7 +55,7 @@ def engine_of(
 
 
 def check_energies(engine: EnergyEngine, recorded: Recorded) -> None:
-    """Refuse an engine that does not give the recorded energies of a few frames.
+    """Refuse an engine that does not give the recorded energies of the frames.
 
     Raises:
         DataError: they differ.
@@ -67,9 +63,8 @@ def check_energies(engine: EnergyEngine, recorded: Recorded) -> None:
     from mlff_cli.physics.forcefield.recorded import check_recorded
 
     for ensemble in (recorded.source, recorded.target):
-        rows = np.linspace(0, len(ensemble) - 1, CHECKED).round().astype(int)
         where = f"{_where(recorded)}, frames of {ensemble.kelvin:g} K"
-        check_recorded(engine, ensemble.positions[rows], ensemble.energy[rows], where=where)
+        check_recorded(engine, ensemble.positions, ensemble.energy, where=where)
 
 
 def _where(recorded: Recorded) -> str:

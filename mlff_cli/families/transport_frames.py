@@ -19,7 +19,6 @@ from mlff_cli.physics.energies import EnergyEngine
 MOST = 20_000  # frames of a temperature; of more, every s-th of each series
 FEWEST = 20
 NM = 0.1  # per angstrom
-CHECKED = 16  # frames of a file whose energies are compared
 
 
 def evaluated_frames(
@@ -61,7 +60,7 @@ def evaluated_frames(
             positions.append(found.series(x).astype(np.float64) * NM)
             lengths += found.lengths
             if engine is not None:
-                _require_same_energies(trajectory, found.rows[:CHECKED], engine)
+                _require_same_energies(trajectory, found.rows, kelvin, engine)
     if sum(lengths) < FEWEST:
         raise DataError(
             f"a flow from or to {kelvin:g} K needs at least {FEWEST} frames of it, found "
@@ -99,7 +98,7 @@ def _require_same(trajectory: H5MDTrajectory, molecule: FlowMolecule) -> None:
 
 
 def _require_same_energies(
-    trajectory: H5MDTrajectory, rows: np.ndarray, engine: EnergyEngine
+    trajectory: H5MDTrajectory, rows: np.ndarray, kelvin: float, engine: EnergyEngine
 ) -> None:
     """Refuse frames of another force field: their weights would mean nothing."""
     # here, because it brings OpenMM
@@ -109,4 +108,5 @@ def _require_same_energies(
     if frames.energy is not None and frames.positions is not None:
         x = np.asarray(frames.positions, np.float64) * NM
         recorded = np.asarray(frames.energy, np.float64) * KJ_PER_KCAL
-        check_recorded(engine, x, recorded, where=str(trajectory.path))
+        where = f"{trajectory.path}, frames of {kelvin:g} K"
+        check_recorded(engine, x, recorded, where=where)

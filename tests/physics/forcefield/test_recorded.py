@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.core.errors import DataError
 from mlff_cli.physics.energies import TorchEnergy
 from mlff_cli.physics.forcefield import ForceField
 from mlff_cli.physics.forcefield.recorded import check_recorded, system_of
@@ -40,7 +40,7 @@ def test_recorded_energies_are_met_or_told() -> None:
     with pytest.raises(DataError, match=r"a\.h5: energies must be those of the sampling"):
         check_recorded(other, x, recorded, where="a.h5")
     x[1] = np.nan
-    with pytest.raises(DataError, match="frame 1 of the 3 compared has inf"):
+    with pytest.raises(DataError, match="1 of the 3 compared are not: frame 1 has inf"):
         check_recorded(same, x, recorded)
 
 
@@ -52,8 +52,23 @@ def test_a_record_that_is_not_whole_is_refused() -> None:
     heavy = "".join(line for line in pdb.splitlines(True) if line[76:78].strip() != "H")
     with pytest.raises(DataError, match="12 are missing"):
         system_of(heavy, OBC2)
-    with pytest.raises(UsageError, match="no file"):
-        system_of(pdb, ("gone.xml",))
+    with pytest.raises(DataError, match=r"a\.h5: the attribute forcefield .*'gone\.xml'"):
+        system_of(pdb, ("gone.xml",), where="a.h5")
+    with pytest.raises(DataError, match="the attribute forcefield"):
+        system_of(pdb, ("[not json",))
+
+
+@pytest.mark.parametrize("wrong", [1e12, 1.0])
+def test_one_wrong_energy_among_hundreds_is_found(wrong: float) -> None:
+    made = molecule()
+    engine = TorchEnergy(ForceField.from_system(made.system))
+    x = np.repeat(shaken(made.positions, (0.0, 0.002)), 150, axis=0)
+    recorded = engine(torch.from_numpy(x))[0].numpy()
+    assert check_recorded(engine, x, recorded) < 1e-6
+    recorded[137] += wrong
+    with pytest.raises(DataError, match="1 of the 300 compared are not: frame 137") as caught:
+        check_recorded(engine, x, recorded)
+    assert "other positions" in str(caught.value.remedy)
 
 
 def test_energies_of_no_frames_agree() -> None:
