@@ -36,4 +36,5 @@ def flow_exchange(
     """
     model = load_transport(path, device, DTYPE)
     flow = FlowMap(model.flow, *model.temperatures, model.molecule, model.forcefield, str(path))
-    return MappedExchange(flow, temperatures), flow.doubt(forcefield)
+    mapped = MappedExchange(flow, temperatures, model.molecule.bonds)
+    return mapped, flow.doubt(forcefield)

@@ -167,7 +167,7 @@ class BatchedEnsemble:
         return {
             "step": np.asarray(self.step),
             "heat": self._heat.copy(),
-            **({"mapped_evaluations": np.asarray(self.mapped.evaluations)} if self.mapped else {}),
+            **(self.mapped.plain() if self.mapped else {}),
             **{f"ladder_{name}": np.stack([p[name] for p in ladders]) for name in ladders[0]},
             **{f"dynamics_{name}": values for name, values in self._dynamics.state().items()},
         }
@@ -176,7 +176,7 @@ class BatchedEnsemble:
         """Continue from what `state` gave."""
         self.step, self._heat = int(state["step"]), state["heat"].copy()
         if self.mapped:
-            self.mapped.evaluations = int(state["mapped_evaluations"])
+            self.mapped.restore(state)
         names = self._ladders[0].plain()
         self._ladders = [
             Ladder.restored(self._temperatures, {k: state[f"ladder_{k}"][row] for k in names})

@@ -14,11 +14,15 @@ Conformations count, not where they lie: f may put them anywhere and turn them, 
 coordinates does, since neither the energy nor the thermostat knows the difference. So velocities
 are drawn anew from the temperature that a conformation came to: that keeps their distribution, and
 a turned molecule has no use for its old ones.
+
+Hands count as well. Energies do not know them, so that the rule alone would let f put mirror images
+into the ensembles, which dynamics never makes. A swap that changes the hand of an atom with four
+neighbours has P = 0. So has its way back, and the ensembles are those of the hands at the start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,8 +30,10 @@ import numpy as np
 
 from mlff_cli.core.errors import UsageError
 from mlff_cli.physics.replica_exchange import K_B, Ladder, tried
+from mlff_cli.physics.stereocentres import crowded_atoms, hands
 
 SAME = 0.5  # K that a map's temperature may be away from a ladder's
+COUNTS = ("evaluations", "mirrored")
 
 Energies = Callable[[np.ndarray], np.ndarray]  # (B, N, 3) nm -> (B,) kJ/mol
 
@@ -86,9 +92,11 @@ class MappedExchange:
     Attributes:
         move: the map.
         temperatures: (K,) K of a ladder, ascending.
+        bonds: (b, 2) bonded atoms, whose hands are kept; without any, none is known.
         pair: k of the temperatures k, k + 1 that the map joins.
         upward: whether it leads from k to k + 1.
         evaluations: energies computed for proposals so far; every proposal needs two.
+        mirrored: proposals refused so far because they change the hand of an atom.
 
     Raises:
         UsageError: the temperatures of the map are no neighbours in the ladder.
@@ -96,9 +104,11 @@ class MappedExchange:
 
     move: Map
     temperatures: np.ndarray
+    bonds: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
     pair: int = field(init=False)
     upward: bool = field(init=False)
     evaluations: int = 0
+    mirrored: int = 0
 
     def __post_init__(self) -> None:
         ends = (self.move.source, self.move.target)
@@ -113,6 +123,7 @@ class MappedExchange:
                 remedy=f"pass --temperature {low:g},{high:g}, with others below or above only",
             )
         self.pair = int(np.flatnonzero(fits)[0])
+        self._neighbours = crowded_atoms(self.bonds)
 
     def due(self, ladder: Ladder) -> bool:
         """Whether the ladder's next exchange tries this pair."""
@@ -136,9 +147,24 @@ class MappedExchange:
         low, high = 1 / (K_B * np.asarray(self.temperatures)[self.pair : self.pair + 2])
         work = high * new[:n] - log_up - low * energies[:, 0]
         work += low * new[n:] - log_down - high * energies[:, 1]
-        log_p = np.where(np.isfinite(work), -work, -np.inf)
+        possible = np.isfinite(work)
+        same = hands(moved, self._neighbours) == hands(
+            np.concatenate([first, second]), self._neighbours
+        )
+        kept = same.all(axis=1).reshape(2, n).all(axis=0)
+        self.mirrored += int((possible & ~kept).sum())
+        log_p = np.where(possible & kept, -work, -np.inf)
         return Proposal(self.pair, np.stack([down, up], axis=1), log_p)
 
     def accepted(self, order: np.ndarray) -> bool:
         """Whether the exchange that gave this order (K,) did the mapped swap."""
         return bool(order[self.pair] == self.pair + 1)
+
+    def plain(self) -> dict[str, np.ndarray]:
+        """Counts by name, for a state file."""
+        return {f"mapped_{name}": np.asarray(getattr(self, name)) for name in COUNTS}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on counting from what `plain` gave."""
+        for name in COUNTS:
+            setattr(self, name, int(state[f"mapped_{name}"]))

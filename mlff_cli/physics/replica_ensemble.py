@@ -101,7 +101,7 @@ class Ensemble:
             "step": np.asarray(self.step),
             "heat": self._heat.copy(),
             **self.ladder.plain(),
-            **({"mapped_evaluations": np.asarray(self.mapped.evaluations)} if self.mapped else {}),
+            **(self.mapped.plain() if self.mapped else {}),
             **blobs,
         }
 
@@ -110,7 +110,7 @@ class Ensemble:
         self.ladder = Ladder.restored(self.ladder.temperatures, state)
         self.step, self._heat = int(state["step"]), state["heat"].copy()
         if self.mapped:
-            self.mapped.evaluations = int(state["mapped_evaluations"])
+            self.mapped.restore(state)
         for k, index in enumerate(self.ladder.replica):
             blob = state[f"checkpoint_{index}"].tobytes()
             self._replicas[index].restore(blob, float(self.ladder.temperatures[k]))

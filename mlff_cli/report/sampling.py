@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlff_cli.core.reporting import Table
+from mlff_cli.physics.mapped_exchange import MappedExchange
 from mlff_cli.physics.replica_exchange import Ladder
 
 LOW_ACCEPTANCE = 0.05  # of swaps, below which replicas hardly meet
@@ -22,7 +23,7 @@ def energy_table(
 
     Args:
         temperatures: (K,) in K.
-        energies: (T, K) potential energies, kcal/mol.
+        energies: (T, K) potential energies, kcal/mol, of every temperature's T frames.
         heat: (K,) mean kinetic temperatures, K.
         n_atoms: of every frame.
     """
@@ -30,16 +31,27 @@ def energy_table(
     rows: list[list[Any]] = [
         [f"{t:g}", f"{mean:.2f}", f"{spread:.2f}", f"{hot:.1f}"] for t, mean, spread, hot in columns
     ]
-    title = f"{len(energies)} frames of {n_atoms} atoms"
+    n, k = len(energies), len(temperatures)
+    each = f", {n} at each temperature" if k > 1 else ""
+    title = f"{n * k} frames of {n_atoms} atoms{each}"
     return Table(title, ["T (K)", "mean energy (kcal/mol)", "its spread", "kinetic T (K)"], rows)
 
 
-def exchange_table(ladder: Ladder) -> Table:
-    """Swaps between neighbouring temperatures."""
+def exchange_table(ladder: Ladder, mapped: MappedExchange | None = None, model: str = "") -> Table:
+    """Swaps between neighbouring temperatures.
+
+    Args:
+        ladder: how exchange went.
+        mapped: swaps of one pair through a flow.
+        model: its file.
+    """
+    pairs = _pairs(ladder)
+    if mapped is not None:
+        pairs[mapped.pair] += " (flow)"
     rows = [
         [pair, tried, done, "-" if np.isnan(share) else f"{share:.3f}"]
         for pair, tried, done, share in zip(
-            _pairs(ladder),
+            pairs,
             ladder.attempted.tolist(),
             ladder.accepted.tolist(),
             ladder.acceptance,
@@ -47,6 +59,9 @@ def exchange_table(ladder: Ladder) -> Table:
         )
     ]
     notes = [f"{ladder.trips.sum()} passages from one end of the temperatures to the other"]
+    if mapped is not None:
+        refused = f"; {mapped.mirrored} swaps refused that change a hand" * (mapped.mirrored > 0)
+        notes.append(f"(flow): through {model}{refused}")
     return Table("Exchange", ["T (K)", "tried", "done", "acceptance"], rows, notes)
 
 
@@ -99,6 +114,29 @@ def poor_exchange(ladder: Ladder) -> str | None:
         f"fewer than {100 * LOW_ACCEPTANCE:g} % of the swaps were done between "
         f"{', '.join(poor)} K: add temperatures in between"
     )
+
+
+def mirror_images(mapped: MappedExchange) -> str | None:
+    """A warning of a flow that makes mirror images, or None."""
+    proposals = mapped.evaluations // 2
+    if not mapped.mirrored:
+        return None
+    return (
+        f"{mapped.mirrored} of {proposals} proposals of the flow change the hand of an atom with "
+        "four neighbours, and were refused: the ensembles keep their hands, at the cost of swaps; "
+        "an ic-spline flow keeps hands by itself"
+    )
+
+
+def plain_mapped(mapped: MappedExchange, model: str) -> dict[str, Any]:
+    """Plain values for `--json` of swaps through a flow."""
+    k = mapped.pair
+    return {
+        "model": model,
+        "pair": np.asarray(mapped.temperatures)[k : k + 2].tolist(),
+        "proposals": mapped.evaluations // 2,
+        "mirrored": mapped.mirrored,
+    }
 
 
 def plain_exchange(ladder: Ladder) -> dict[str, Any]:

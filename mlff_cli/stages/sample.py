@@ -22,13 +22,16 @@ from mlff_cli.data.trajectories.h5md import H5MDTrajectory
 from mlff_cli.data.trajectories.h5md_layout import ELEMENTS
 from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.physics.mapped_exchange import MappedExchange
+from mlff_cli.physics.md_schedule import FS
 from mlff_cli.physics.openmm_system import Simulated, density
 from mlff_cli.report.sampling import (
     energy_table,
     exchange_table,
     far_from_equilibrium,
+    mirror_images,
     odd_density,
     plain_exchange,
+    plain_mapped,
     poor_exchange,
 )
 from mlff_cli.sampling.plan import LONGEST, Options, Plan, make_plan
@@ -84,7 +87,9 @@ def run(
         made = build(plan)
         if mapped is not None:
             check_mapped(mapped, made)
-        return _dry_summary(plan, made, reporter)
+        return _dry_summary(plan, made, mapped, reporter)
+    if mapped is not None:
+        reporter.info(_through(plan, mapped))
     partial = PartialRun(output)
     with interruptible() as stop, alone_in(partial.folder, "mlff sample"):
         try:
@@ -128,7 +133,19 @@ def _mapped(plan: Plan, reporter: Reporter) -> MappedExchange | None:
     return mapped
 
 
-def _dry_summary(plan: Plan, made: Simulated, reporter: Reporter) -> Summary:
+def _through(plan: Plan, mapped: MappedExchange) -> str:
+    """Which swaps a flow makes, and how often."""
+    low, high = plan.temperatures[mapped.pair : mapped.pair + 2]
+    often = 2 * plan.schedule.exchange * plan.timestep / FS
+    return (
+        f"swaps between {low:g} and {high:g} K go through {plan.options.flow}, tried every "
+        f"{often:g} ps: even and odd pairs take turns"
+    )
+
+
+def _dry_summary(
+    plan: Plan, made: Simulated, mapped: MappedExchange | None, reporter: Reporter
+) -> Summary:
     if warning := odd_density(made.density):
         reporter.warning(warning)
     check_simulable(plan, made)
@@ -143,6 +160,8 @@ def _dry_summary(plan: Plan, made: Simulated, reporter: Reporter) -> Summary:
         f"before {plan.options.time:g} ps), and write {frames} frames ({size / 1e6:.1f} MB) to "
         f"{plan.output}",
     ]
+    if mapped is not None:
+        lines.append(_through(plan, mapped))
     data = {
         "output": str(plan.output),
         "atoms": n_atoms,
@@ -198,7 +217,12 @@ def _summary(
             **plain_exchange(ladder),
             "energy_evaluations": _evaluations(plan, ensemble),
         }
-        shown.append(exchange_table(ladder))
+        mapped, model = ensemble.mapped, str(plan.options.flow)
+        shown.append(exchange_table(ladder, mapped, model))
+        if mapped is not None:
+            data["exchange"]["flow"] = plain_mapped(mapped, model)
+            if warning := mirror_images(mapped):
+                reporter.warning(warning)
         if warning := poor_exchange(ladder):
             reporter.warning(warning)
     told = f", {speed * plan.n_replicas:.1f} for all {plan.n_replicas}" if plan.batched else ""

@@ -175,6 +175,49 @@ def test_a_conformation_without_energy_is_refused(value: float) -> None:
     assert not swap(energy(x[1]), KELVIN, 0, rng, proposal.of_ladder(1, 1))[2].any()
 
 
+class Mirror(Shear):
+    """x' = s x, and its mirror image where atom 0 is on the right: bijective, |det| the same."""
+
+    def __call__(self, positions: np.ndarray, *, inverse: bool) -> Moved:
+        factor = 1 / self.stretch if inverse else self.stretch
+        x = positions * factor
+        x[:, :, 2] *= np.where(positions[:, 0, 0] > 0, -1.0, 1.0)[:, None]
+        return x, np.full(len(x), 3 * x.shape[1] * math.log(factor))
+
+
+CENTRE = np.array([[0, 1], [0, 2], [0, 3], [0, 4]])
+ARMS = np.array([[0.01, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.0]]) / 10
+
+
+def springs(x: np.ndarray) -> np.ndarray:
+    """Of the four neighbours' distances: they do not know the hand."""
+    r = np.linalg.norm(x[:, 1:] - x[:, :1], axis=-1)
+    return np.asarray(((r - 0.17) ** 2).sum(axis=-1) * 100)
+
+
+def test_a_swap_that_makes_a_mirror_image_is_refused() -> None:
+    """Energies would allow it. Its way back is refused as well; other ladders swap as ever."""
+    rng = np.random.default_rng(6)
+    x = ARMS + 0.005 * rng.standard_normal((40, 2, 5, 3))
+    x[:, :, 0, 0] = np.where(np.arange(40) % 2, 0.01, -0.01)[:, None]  # every second one mirrored
+    e = np.stack([springs(x[:, k]) for k in (0, 1)], axis=1)
+    blind = MappedExchange(Mirror(1.01), KELVIN).propose(x, e, springs)
+    assert np.isfinite(blind.log_p).all()  # without bonds nothing is known of hands
+    mapped = MappedExchange(Mirror(1.01), KELVIN, CENTRE)
+    there = mapped.propose(x, e, springs)
+    np.testing.assert_array_equal(there.log_p[1::2], -np.inf)
+    np.testing.assert_array_equal(there.log_p[::2], blind.log_p[::2])
+    assert mapped.mirrored == 20
+    back = np.stack([springs(there.positions[:, k]) for k in (0, 1)], axis=1)
+    again = mapped.propose(there.positions, back, springs)
+    np.testing.assert_array_equal(again.log_p[1::2], -np.inf)
+    np.testing.assert_allclose(again.log_p[::2], -there.log_p[::2], atol=1e-9)
+    assert mapped.mirrored == 40
+    other = MappedExchange(Mirror(1.01), KELVIN, CENTRE)
+    other.restore(mapped.plain())
+    assert (other.mirrored, other.evaluations) == (40, 160)
+
+
 @pytest.mark.parametrize("kelvin", [[300.0, 370.0, 450.0], [300.0, 400.0], [300.0]])
 def test_the_ladder_must_have_the_maps_temperatures_side_by_side(kelvin: list[float]) -> None:
     with pytest.raises(UsageError, match="two neighbouring temperatures") as error:

@@ -25,7 +25,9 @@ def test_energies_are_means_over_frames() -> None:
     table = energy_table(
         np.array([300.0, 400.0]), np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([299.0, 401.0]), 7
     )
-    assert table.title == "2 frames of 7 atoms"
+    assert table.title == "4 frames of 7 atoms, 2 at each temperature"
+    alone = energy_table(np.array([300.0]), np.array([[1.0], [3.0]]), np.array([299.0]), 7)
+    assert alone.title == "2 frames of 7 atoms"
     assert table.rows == [["300", "2.00", "1.00", "299.0"], ["400", "5.00", "0.00", "401.0"]]
 
 

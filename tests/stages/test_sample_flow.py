@@ -11,6 +11,7 @@ import pytest
 
 from mlff_cli.core.errors import DataError, UsageError
 from mlff_cli.core.reporting import NullReporter
+from mlff_cli.sampling.flow_exchange import FlowMap
 from mlff_cli.stages.sample import Options, run
 from tests.transport_files import KELVIN, sample, untrained
 
@@ -58,9 +59,55 @@ def test_more_swaps_than_without_a_flow(
         "proposals": 2 * tried,
     }
     assert told["plain"]["energy_evaluations"]["proposals"] == 0
+    assert "flow" not in told["plain"]
+    assert told["mapped"]["flow"] == {
+        "model": str(files["linear"]), "pair": [300.0, 450.0], "proposals": tried, "mirrored": 0
+    }  # fmt: skip
+    table = summary.tables[-1]
+    assert table.rows[0][0] == "300 - 450 (flow)"
+    assert "through" in table.notes[-1]
+    assert "linear.pt" in table.notes[-1]
+    assert "hand" not in table.notes[-1]
     with h5py.File(tmp_path / "mapped.h5") as file:
         assert "linear.pt" in str(file.attrs["provenance"])
         assert np.isfinite(file["particles/all/position/value"][:]).all()
+
+
+def test_mirror_images_are_refused_and_told(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flow that makes D alanine: the force field does not mind, and every swap is refused."""
+
+    def mirror(self: FlowMap, x: np.ndarray, *, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
+        return x * np.array([1.0, 1.0, -1.0]), np.zeros(len(x))
+
+    monkeypatch.setattr(FlowMap, "__call__", mirror)
+    reporter = NullReporter()
+    options = replace(BATCHED, time=0.2, flow=files["identity"])
+    summary = run(None, tmp_path / "m.h5", options, reporter)
+    told = summary.data["exchange"]
+    assert told["accepted"] == [0]
+    assert told["flow"]["mirrored"] == told["attempted"][0] > 0
+    assert "swaps refused that change a hand" in summary.tables[-1].notes[-1]
+    assert any("hand of an atom" in w for w in reporter.warnings)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_it_is_said_that_swaps_go_through_a_flow(
+    files: dict[str, Path], tmp_path: Path, dry_run: bool
+) -> None:
+    """Which pair, which model, and how often: pairs take turns, also where there is only one."""
+    heard: list[str] = []
+
+    class Listener(NullReporter):
+        def info(self, message: str) -> None:
+            heard.append(message)
+
+    options = replace(BATCHED, flow=files["linear"], time=0.1, replicas=1, dry_run=dry_run)
+    summary = run(None, tmp_path / "a.h5", options, Listener())
+    told = "\n".join([*heard, *summary.lines])
+    assert f"swaps between 300 and 450 K go through {files['linear']}" in told
+    assert "every 0.04 ps" in told
 
 
 def test_a_flow_that_is_the_identity_gives_plain_swaps(
