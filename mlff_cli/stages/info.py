@@ -258,6 +258,8 @@ def _model(path: Path) -> Description:
         facts["molecules"] = _molecules(file.molecules)
     else:
         facts["elements"] = elements(file.species)
+    if file.family == TRANSPORT:
+        facts |= _flow(file.architecture, file.training.get("metrics") or {})
     facts["format version"] = str(file.format_version)
     for entry in file.fidelities:
         level = entry.get("level_of_theory") or "level of theory unknown"
@@ -269,6 +271,23 @@ def _model(path: Path) -> Description:
     if file.family == "coarse-grained" and (prior := trained_prior(file, str(path))) is not None:
         description["architecture"]["prior"] = prior_to_plain(prior)  # not those it began with
     return Description(kind, facts, {"model": description}, file.provenance)
+
+
+def _flow(architecture: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, str]:
+    """A flow's kind, molecule and temperatures, and its best validation."""
+    molecule = architecture["molecule"]
+    facts = {
+        "flow": str(architecture["flow"].get("kind")),
+        "molecule": f"{molecule.get('name') or 'without name'}, {len(molecule['numbers'])} atoms",
+        "temperatures": f"{architecture['source']:g} K -> {architecture['target']:g} K",
+        "force field": ", ".join(map(str, architecture["forcefield"])),
+    }
+    found = [
+        f"{word} {metrics[name]:.4g}{unit}"
+        for name, word, unit in (("excess_nats", "excess", " nats"), ("acceptance", "swaps", ""))
+        if name in metrics
+    ]
+    return {**facts, **({"validation": ", ".join(found)} if found else {})}
 
 
 def _molecules(molecules: Sequence[Mapping[str, Any]]) -> str:

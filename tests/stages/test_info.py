@@ -17,6 +17,7 @@ from mlff_cli.core.errors import CheckFailedError, DataError, StorageError
 from mlff_cli.data.beads.cg_writer import write_cg
 from mlff_cli.data.beads.prior_file import Entry, PriorFile, Term, write_prior
 from mlff_cli.data.beads.prior_forms import Harmonic
+from mlff_cli.data.model_file import ModelFile
 from mlff_cli.data.sae import write_sae
 from mlff_cli.stages import compile as compile_stage
 from mlff_cli.stages.info import ABSENT, SAME, Options, run
@@ -218,3 +219,30 @@ def test_coarse_grained_sets_trajectories_and_priors_are_described(tmp_path: Pat
     assert rows["species"] == f"{len(met)} of 3 occur: {', '.join('ABC'[s] for s in met)}"
     prior_rows = dict(map(tuple, run(tmp_path / "prior.yaml").tables[0].rows))
     assert prior_rows["bond"] == "1 entry, weight 1"
+
+
+def test_a_flow_tells_what_it_is_and_how_good(tmp_path: Path) -> None:
+    metrics = {"excess_nats": 0.25, "acceptance": 0.75}
+    ModelFile(
+        weights={"a": torch.zeros(3)},
+        architecture={
+            "flow": {"kind": "ic-spline"},
+            "molecule": {"name": "ACE-ALA-NME", "numbers": [1] * 22, "bonds": []},
+            "source": 300.0,
+            "target": 450.0,
+            "forcefield": ["amber14-all.xml", "implicit/obc2.xml"],
+        },
+        family="transport",
+        config={},
+        species=[1],
+        fidelities=[],
+        sae={},
+        provenance={},
+        training={"step": 50, "val_loss": 0.25, "metrics": metrics},
+    ).save(tmp_path / "flow.pt")
+    facts = {row[0]: row[1] for row in run(tmp_path / "flow.pt").tables[0].rows}
+    assert facts["flow"] == "ic-spline"
+    assert facts["molecule"] == "ACE-ALA-NME, 22 atoms"
+    assert facts["temperatures"] == "300 K -> 450 K"
+    assert facts["force field"] == "amber14-all.xml, implicit/obc2.xml"
+    assert facts["validation"] == "excess 0.25 nats, swaps 0.75"
