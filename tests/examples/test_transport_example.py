@@ -19,6 +19,7 @@ import pytest
 EXAMPLE = Path(__file__).parents[2] / "examples" / "transport"
 MLFF = Path(sys.executable).parent / "mlff"
 SHORT = (
+    "ENGINE=--engine torch",
     "EQUILIBRATION=0.2",
     "LEARNING=--replicas 8 --time 0.2 --interval 0.02 --exchange-interval 0.02 --seed 1",
     "JUDGING=--replicas 8 --time 0.2 --interval 0.02 --exchange-interval 0.02 --seed 2",
