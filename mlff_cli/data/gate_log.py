@@ -121,7 +121,7 @@ def _records(path: Path, text: str, torn: bool) -> Iterator[Record]:
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # Recursion: thousands of open brackets
             ended = i == last and not text.endswith("\n")
             if ended and torn:
                 return

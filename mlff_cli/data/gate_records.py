@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
@@ -164,17 +165,24 @@ KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (BatchRecord, EpochRe
 COUNTS = ("epoch", "step", "batches", "skipped", "samples", "regularized", "clamped", "nonfinite")
 
 
+MOST = 2**53  # of a count: whole numbers that a float64 still tells apart
+SHOWN = 40  # characters of a wrong value
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """JSON's integers have no limit, those of a float64 have."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max
 
 
 def _is_count(value: Any) -> bool:
-    return _is_number(value) and value >= 0 and float(value).is_integer()
+    return _is_number(value) and 0 <= value <= MOST and float(value).is_integer()
 
 
 # how a value is told from a wrong one, and what is kept of it; all others are numbers
 RULES: dict[str, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
-    **dict.fromkeys(COUNTS, ("a count", _is_count, int)),
+    **dict.fromkeys(COUNTS, ("a count up to 2^53", _is_count, int)),
     "mode": ("a text", lambda v: isinstance(v, str), str),
     "warmup": (
         "true, false or a number of epochs",
@@ -182,7 +190,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
         lambda v: v,
     ),
 }
-NUMBER = ("a number", _is_number, float)
+NUMBER = ("a number that a float64 holds", _is_number, float)
 
 
 def _values(
@@ -208,7 +216,9 @@ def _values(
 
 
 def _wrong(name: str, value: Any, rule: str, where: str | None) -> DataError:
-    return DataError(f"`{name}` is {rule}, found {value!r}", where=where, remedy=REMEDY)
+    told = repr(value)
+    told = told if len(told) <= SHOWN else f"{told[:SHOWN]}... ({len(told)} characters)"
+    return DataError(f"`{name}` is {rule}, found {told}", where=where, remedy=REMEDY)
 
 
 def _count(direction: Direction, name: str, where: str | None) -> None:

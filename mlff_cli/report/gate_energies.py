@@ -164,7 +164,7 @@ def _from_to(run: GateRun, direction: Name, numbers: dict[str, float | int | Non
     y = y[np.isfinite(y)]
     if not len(y):
         return f"{WORDS[direction]} no median"
-    first, last = float(y[0]), float(np.median(y[-min(len(y), run.window(20)) :]))
+    first, last = float(y[0]), float(y[-1])
     numbers |= {f"{direction}_first": first, f"{direction}_last": last}
     return f"{WORDS[direction]} median {kilojoules(first)} to {kilojoules(last)}"
 

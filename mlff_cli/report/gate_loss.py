@@ -35,7 +35,7 @@ def judge_loss(run: GateRun) -> Finding:
     course = np.where(known & (loss != 0.0), loss, np.nan)
     there = np.flatnonzero(known)
     first_loss = float(loss[there[0]]) if len(there) else None
-    last_loss = float(np.median(loss[there[-run.window(20) :]])) if len(there) else None
+    last_loss = float(loss[there[-1]]) if len(there) else None
     numbers: dict[str, float | int | None] = {
         "first": plain_number(first_loss),
         "last": plain_number(last_loss),

@@ -19,6 +19,7 @@ from mlff_cli.data.gate_log import DIRECTIONS, Direction, EpochRecord
 
 REFERENCE_EPOCHS = 1500  # of the run that the windows were stated for
 SMALLEST_WINDOW = 20  # records
+LARGEST = 1e100  # of any number: a diverging run writes what a float64 just holds
 EPOCH_100, EPOCH_500, LATE = 0.07, 1 / 3, 0.67  # shares of the run
 
 Name = Literal["fwd", "inv"]
@@ -73,9 +74,16 @@ class GateRun:
         return [k for k in names if all(k in r.missing for r in self.records)]
 
     def values(self, value: Callable[[EpochRecord], float | None]) -> np.ndarray:
-        """A number over the run, shape (n,): NaN where it is absent."""
+        """A number over the run, shape (n,): NaN where it is absent.
+
+        Beyond +-LARGEST it is that: differences, sums and squares of it are numbers still.
+        """
         found = (value(r) for r in self.records)
-        return np.array([math.nan if v is None else float(v) for v in found])
+        numbers = np.array([math.nan if v is None else float(v) for v in found])
+        bounded: np.ndarray = np.where(
+            np.isfinite(numbers), np.clip(numbers, -LARGEST, LARGEST), numbers
+        )
+        return bounded
 
     def of(self, direction: Name, value: Callable[[Direction], float | None]) -> np.ndarray:
         """A number of a direction over the run, shape (n,)."""

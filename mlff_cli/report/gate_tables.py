@@ -110,10 +110,10 @@ def totals_of(run: GateRun) -> dict[str, Any]:
         "nonfinite": _both(run, lambda d: d.nonfinite),
         "regularized_share": _ratio(regularized, samples),
         "clamped_share": _ratio(clamped, samples),
-        "last_loss": _end(run, run.values(lambda r: r.loss)),
-        "last_excess_nats": _end(run, run.values(lambda r: r.excess_nats)),
-        "fwd_q50": _end(run, run.of("fwd", lambda d: d.q50)),
-        "inv_q50": _end(run, run.of("inv", lambda d: d.q50)),
+        "last_loss": _end(run.values(lambda r: r.loss)),
+        "last_excess_nats": _end(run.values(lambda r: r.excess_nats)),
+        "fwd_q50": _end(run.of("fwd", lambda d: d.q50)),
+        "inv_q50": _end(run.of("inv", lambda d: d.q50)),
     }
 
 
@@ -130,10 +130,10 @@ def _ratio(part: int | None, whole: int | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def _end(run: GateRun, values: np.ndarray) -> float | None:
-    """Median of the last 20 epochs that have a value."""
+def _end(values: np.ndarray) -> float | None:
+    """The last value that is there."""
     known = values[np.isfinite(values)]
-    return float(np.median(known[-run.window(20) :])) if len(known) else None
+    return float(known[-1]) if len(known) else None
 
 
 def _fact(value: Any, share: bool) -> Any:

@@ -78,7 +78,13 @@ def run(
         _writer(Path(output))(Path(output), judged, data, options.force)
         lines.append(str(output))
         data = {"output": str(output), **data}
-    lines.append(f"verdict: {data['verdict']}")
+    lines.append(f"verdict: {data['verdict']}{_unjudged(judged)}")
+    for (_, judgements), log in zip(judged, logs, strict=True):
+        if verdict_of(list(judgements)) == "not judged":
+            reporter.warning(
+                f"{log}: none of the {len(judgements)} rules could be judged, so that nothing is "
+                "passed: the log is too short, or holds too few keys"
+            )
     failure = None if options.dry_run else _failure(judged, logs, options)
     return Summary(data, tables, lines, failure=failure)
 
@@ -175,6 +181,15 @@ def _write_figure(path: Path, judged: Sequence[Judged], data: dict[str, Any], fo
 
 _Write = Callable[[Path, Sequence[Judged], dict[str, Any], bool], None]
 WRITERS: dict[str, _Write] = {".html": _write_page, ".json": _write_json, ".png": _write_figure}
+
+
+def _unjudged(judged: Sequence[Judged]) -> str:
+    """How many rules say nothing, where there are such."""
+    verdicts = [j.verdict for _, judgements in judged for j in judgements]
+    n = verdicts.count("not judged")
+    if n == len(verdicts):
+        return f": none of the {n} rules could look at it, nothing is passed"
+    return f" ({n} of {len(verdicts)} rules not judged)" if n else ""
 
 
 def _writer(output: Path) -> _Write:

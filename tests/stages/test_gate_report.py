@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlff_cli.core.errors import CheckFailedError, DataError, StorageError, UsageError
+from mlff_cli.core.reporting import NullReporter
 from mlff_cli.report.gate_rules import RULES
 from mlff_cli.stages.gate_report import Options, run
 from tests.report.gate_logs import CASES, edit, healthy, without
@@ -70,6 +71,43 @@ def test_what_is_not_judged_is_said_and_does_not_fail(tmp_path):
         "direction balance", "log-det", "saturation"
     }  # fmt: skip
     assert summary.failure is None
+    assert summary.lines[-1] == "verdict: healthy (3 of 7 rules not judged)"
+
+
+def test_a_log_that_no_rule_can_judge_is_seen(tmp_path):
+    """--strict ends with 0: nothing failed. But nothing passed, and both lines say so."""
+    log = write(tmp_path / "gate.jsonl", healthy(1500)[:6])
+    reporter = NullReporter()
+    summary = run([log], None, Options(strict=True, strict_warnings=True), reporter)
+    assert summary.failure is None
+    assert set(of(summary).values()) == {"not judged"}
+    assert "none of the 7 rules could look at it, nothing is passed" in summary.lines[-1]
+    assert "none of the 7 rules could be judged" in reporter.warnings[0]
+    assert str(log) in reporter.warnings[0]
+
+
+def test_what_is_said_of_the_end_is_the_last_epoch(tmp_path):
+    values = {"loss": lambda r: -r.epoch / 7, "excess_nats": lambda r: 60.5 - r.epoch}
+    records = edit(healthy(60), both={"q50": lambda r: 100.25 - r.epoch}, **values)
+    totals = run([write(tmp_path / "gate.jsonl", records)]).data["runs"][0]["totals"]
+    assert totals["last_loss"] == pytest.approx(-60 / 7)
+    assert totals["last_excess_nats"] == 0.5
+    assert totals["fwd_q50"] == totals["inv_q50"] == 40.25
+
+
+@pytest.mark.parametrize("output", ["r.html", "r.png", "r.json"])
+def test_figures_survive_the_largest_numbers(tmp_path, output):
+    """What a diverging run writes: as large as a float64 goes, with both signs."""
+
+    def huge(r):
+        return 1.7e308 * (1 if r.epoch % 2 else -1)
+
+    records = edit(healthy(60), both={"q05": -1.7e308, "q50": huge, "q95": 1.7e308, "logdet": huge},
+                   loss=huge, E_max=1.7e308)  # fmt: skip
+    log = write(tmp_path / "gate.jsonl", records)
+    summary = run([log, log], tmp_path / output)
+    assert (tmp_path / output).stat().st_size > 0
+    json.dumps(summary.data, allow_nan=False)
 
 
 def test_a_folder_a_model_file_and_a_log_are_one_run(runs, tmp_path):
