@@ -18,8 +18,10 @@ from mlff_cli.core.workers import available_cores
 from mlff_cli.data.trajectories.topology_file import topology_from_pdb
 from mlff_cli.deploy.flows.conformations import Backbone, flips, sites_of
 from mlff_cli.deploy.flows.reports import (
+    beats,
     energies_content,
     flips_content,
+    learnt_nothing,
     plane_content,
     planes_table,
     works_content,
@@ -118,12 +120,14 @@ class TransportEvaluation:
         """
         model = self._model
         trained = set(model.file.provenance.get("inputs", {}).values())
-        for path in self.inputs:
-            if sha256(path) in trained:
-                reporter.warning(
-                    f"{path} is what the flow was trained on: the frames that it has seen flatter "
-                    "it; evaluate on a run with another seed"
-                )
+        seen = [str(path) for path in self.inputs if sha256(path) in trained]
+        notes = [
+            f"{path} is what the flow was trained on: the frames that it has seen flatter it; "
+            "evaluate on a run with another seed"
+            for path in seen
+        ]
+        for note in notes:
+            reporter.warning(note)
         with _engine(model, self._device, reporter) as engine:
 
             def energy(positions: torch.Tensor) -> torch.Tensor:
@@ -138,7 +142,12 @@ class TransportEvaluation:
                     name: works(flow, source, target, energy, bar.advance)
                     for name, flow in self._maps(source, target).items()
                 }
+        if doubt := learnt_nothing(maps[FLOW], maps[LINEAR]):
+            reporter.warning(doubt)
+            notes.append(doubt)
         content, drawn, tables = self._judge(source, target, maps, reporter)
+        beyond = beats(maps[FLOW], maps[LINEAR])
+        content |= {"notes": notes, "trained_on": seen, "better_than_linear_map": beyond}
         return Evaluated(content, drawn, tables, ("torch", "openmm", "numpy"), self._command)
 
     def _frames(

@@ -88,10 +88,10 @@ def _require_same(trajectory: H5MDTrajectory, molecule: FlowMolecule) -> None:
             where=where,
             remedy="give trajectories of the molecule that the flow was trained on",
         )
-    if (constraints := trajectory.facts.get("constraints")) not in (None, "none"):
+    if (constraints := trajectory.facts.get("constraints")) != "none":
+        told = "does not say" if constraints is None else f"used {constraints!r}"
         raise DataError(
-            "transport needs frames that were sampled without constraints, the file used "
-            f"{constraints!r}",
+            f"transport needs frames that were sampled without constraints, the file {told}",
             where=where,
             remedy="sample again with `mlff sample --constraints none`",
         )

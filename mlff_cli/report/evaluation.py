@@ -131,6 +131,7 @@ class _TransportEvaluation(_Part):
     energies: dict[str, dict[str, float | None]]
     ramachandran: list[_Plane]
     flips: dict[str, _Flips]
+    notes: list[str] = []
     provenance: dict[str, Any]
 
     @field_validator("maps")

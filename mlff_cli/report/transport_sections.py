@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlff_cli.report.html import Cards, DataTable, Fold, Image, Section
+from mlff_cli.report.html import Cards, DataTable, Fold, Image, Section, Text
 
 FLOW = "flow"
 FIGURES = {
@@ -52,7 +52,8 @@ def transport_evaluation_section(
         for word, m in content["maps"].items()
     ]
     caption = f"Maps, {frames['source']:,} and {frames['target']:,} frames"
-    section.blocks += [Cards(cards), DataTable(heads, rows, caption)]
+    section.blocks += [Cards(cards), *(Text(note) for note in content.get("notes", []))]
+    section.blocks.append(DataTable(heads, rows, caption))
     if content["ramachandran"]:
         section.blocks.append(_planes(content["ramachandran"]))
     section.blocks += [_energies(content["energies"]), _flips(content["flips"])]
@@ -74,10 +75,10 @@ def _planes(planes: list[Mapping[str, Any]]) -> DataTable:
                 found.get("divergence"),
                 found.get("floor"),
                 found.get("ratio"),
-                found.get("frames"),
+                (plane.get("independent") or {}).get("frames"),
             ]
         )
-    heads = ["backbone", "angles", "JSD (nat)", "split-half floor", "ratio", "frames"]
+    heads = ["backbone", "angles", "JSD (nat)", "split-half floor", "ratio", "independent frames"]
     return DataTable(heads, rows, "Ramachandran planes")
 
 

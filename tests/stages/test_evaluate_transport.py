@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 
 from mlff_cli.core.errors import DataError, MLFFError, UsageError
 from mlff_cli.core.reporting import NullReporter
+from mlff_cli.deploy.flows.reports import beats, learnt_nothing
 from mlff_cli.physics.replica_exchange import K_B
+from mlff_cli.physics.reweighting import Estimate
 from mlff_cli.stages.evaluate import Options, run
 from tests.transport_files import KELVIN, sample, untrained
 
@@ -92,7 +95,11 @@ def test_what_is_written(evaluated: tuple[dict, Path, list[str]]) -> None:
     assert content["flips"]["forward"] == {
         "frames": 100, "centres": 1, "hands_changed": 0, "peptide_bonds": 2, "isomers_changed": 0,
     }  # fmt: skip
-    assert len(warnings) == 1
+    assert warnings == content["notes"]
+    assert len(warnings) == 2
+    assert content["trained_on"][0].endswith("rex.h5")
+    assert content["better_than_linear_map"] is False
+    assert "has learnt nothing beyond the linear map" in warnings[1]
     assert "rex.h5 is what the flow was trained on" in warnings[0]
     names = {p.name for p in output.parent.iterdir()}
     assert names == {
@@ -102,6 +109,19 @@ def test_what_is_written(evaluated: tuple[dict, Path, list[str]]) -> None:
     assert forward["before"] < forward["behind"]
     assert "NaN" not in output.read_text()
     assert "Infinity" not in output.read_text()
+
+
+@pytest.mark.parametrize(("acceptance", "better"), [(0.75, True), (0.69, False), (0.6, False)])
+def test_what_is_better_than_the_linear_map(acceptance: float, better: bool) -> None:
+    """More swaps, or nothing was learned."""
+    flow, linear = (
+        SimpleNamespace(acceptance=Estimate(value, 0.02), excess=Estimate(0.4, 0.05))
+        for value in (acceptance, 0.69)
+    )
+    assert beats(flow, linear) is better  # type: ignore[arg-type]
+    told = learnt_nothing(flow, linear)  # type: ignore[arg-type]
+    assert (told is None) is better
+    assert better or f"acceptance {acceptance:.3f} +- 0.02 beside 0.690 +- 0.02" in str(told)
 
 
 def test_the_same_frames_give_the_same_bytes(files: dict[str, Path], tmp_path: Path) -> None:
@@ -129,6 +149,10 @@ def _rigid(file: h5py.File) -> None:
     file.attrs["constraints"] = "hbonds"
 
 
+def _untold(file: h5py.File) -> None:
+    del file.attrs["constraints"]
+
+
 def _hot(file: h5py.File) -> None:
     t = file["observables/temperature/value"][:]
     file["observables/temperature/value"][:] = np.where(t == 450.0, 400.0, t)
@@ -143,7 +167,8 @@ def _other_atoms(file: h5py.File) -> None:
     ("spoil", "told"),
     [
         (_other_energies, "energies must be those of the sampling within"),
-        (_rigid, "without constraints"),
+        (_rigid, "without constraints, the file used 'hbonds'"),
+        (_untold, "without constraints, the file does not say"),
         (_hot, "at least 20 frames of it, found 0"),
         (_other_atoms, "the atoms that it was trained on|22 atoms that it was trained on"),
     ],

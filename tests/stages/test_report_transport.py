@@ -60,7 +60,10 @@ def page_of(path):
 
 def test_an_evaluation_of_a_flow_has_a_section(tmp_path):
     path = tmp_path / "e.json"
-    path.write_text(json.dumps(CONTENT))
+    blocks = {"divergence": 0.02, "floor": 0.01, "ratio": 2.0, "frames": 448}
+    planes = [CONTENT["ramachandran"][0], {**CONTENT["ramachandran"][0], "blocks": blocks}]
+    note = "rex.h5 is what the flow was trained on"
+    path.write_text(json.dumps({**CONTENT, "ramachandran": planes, "notes": [note]}))
     png = bytes.fromhex("89504e470d0a1a0a0000000d49484452") + (20).to_bytes(4, "big")
     (tmp_path / "e_energies.png").write_bytes(png)
     run([path], tmp_path / "r.html")
@@ -70,6 +73,10 @@ def test_an_evaluation_of_a_flow_has_a_section(tmp_path):
         words
     )
     assert "m.pt, 300 K to 450 K" in words
+    assert note in words
+    assert "independent frames" in words
+    assert words.count("91") == 2  # the number of the terminal, not of the blocks' frames
+    assert "448" not in words
     assert "mlff evaluate m.pt rex.h5" in page.text
     assert page.images == [png]
 

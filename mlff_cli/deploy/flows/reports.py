@@ -15,6 +15,7 @@ from mlff_cli.physics.ensembles.landscapes import Landscape
 from mlff_cli.physics.reweighting import Estimate
 
 SIDES = ("forward", "reverse")
+LEAST = 1e-3  # of acceptance, by which a flow must be above a baseline to be better
 FINE = 2.0  # times the split-half floor, up to which a divergence is no difference
 
 
@@ -33,6 +34,24 @@ def works_content(found: MapWorks) -> dict[str, Any]:
         "free_energy": free,
         **{side: _carried(c) for side, c in zip(SIDES, each, strict=True)},
     }
+
+
+def beats(flow: MapWorks, baseline: MapWorks) -> bool:
+    """Whether more swaps are done through a flow than through a baseline, on the same frames."""
+    return bool(flow.acceptance.value > baseline.acceptance.value + LEAST)
+
+
+def learnt_nothing(flow: MapWorks, linear: MapWorks) -> str | None:
+    """A note of a flow that the linear map equals, or None."""
+    if beats(flow, linear):
+        return None
+    a, b = (_told(w.acceptance, 3) for w in (flow, linear))
+    c, d = (_told(w.excess, 3) for w in (flow, linear))
+    return (
+        "the flow has learnt nothing beyond the linear map, which needs no training: acceptance "
+        f"{a} beside {b}, excess {c} beside {d} nats; train longer, with more frames or a larger "
+        "flow"
+    )
 
 
 def _carried(c: Carried) -> dict[str, Any]:
