@@ -35,6 +35,7 @@ from mlff_cli.training.distributed import World, join
 from mlff_cli.training.ensemble import Member, best, member_settings, statistics_of
 from mlff_cli.training.fit import Fitted, Run, build_stepper, fit
 from mlff_cli.training.gate_journal import GATE_LOG
+from mlff_cli.training.gate_words import merit_table
 from mlff_cli.training.lr_find import find_learning_rate
 from mlff_cli.training.precision import check_precision, choose_dtype, matrix_products, threads
 from mlff_cli.training.trackers import check_trackers
@@ -372,6 +373,7 @@ def summarise(options: Options, folder: Path, fitted: Fitted) -> Summary:
     metrics = fitted.metrics
     units = {name.removeprefix("val/"): u for name, u in fitted.units.items()}
     rows = [[name, value] for name, value in watch.summary(result.steps)]
+    title = "validation of the saved model"
     return Summary(
         {
             "model": str(options.save),
@@ -382,7 +384,9 @@ def summarise(options: Options, folder: Path, fitted: Fitted) -> Summary:
             **watch.summary_data(),
         },
         [
-            error_table("validation of the saved model", metrics, units),
+            merit_table(title, metrics)
+            if "excess_nats" in metrics
+            else error_table(title, metrics, units),
             Table("training", ["", ""], rows),
         ],
         [f"model: {options.save}", f"run folder: {folder}"],

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from mlff_cli.core.artifacts import alone_in, write_text
-from mlff_cli.core.errors import InterruptedRunError
+from mlff_cli.core.errors import InterruptedRunError, NumericalError
 from mlff_cli.core.reporting import Reporter
 from mlff_cli.core.runtime import interruptible
 from mlff_cli.data.model_file import ModelFile
@@ -30,6 +30,7 @@ from mlff_cli.training.stages import build_stages, group_names
 from mlff_cli.training.step import Stepper
 from mlff_cli.training.task import Task, accumulated
 from mlff_cli.training.trackers import Tracked, Trackers, start_trackers
+from mlff_cli.training.watch import Watch
 from mlff_cli.training.wording import counted
 
 Rows = Sequence[Mapping[str, Any]]
@@ -222,8 +223,26 @@ def _fit(
             remedy="give the same command again to continue",
         )
     watch = result.watch
+    if run.task.journal and settings.checkpoint.save_best:
+        _require_better(watch, checkpoints, told)
     metrics = watch.best_metrics if settings.checkpoint.save_best else watch.last_metrics
     return Fitted(result, checkpoints, metrics, units)
+
+
+def _require_better(watch: Watch, checkpoints: Checkpoints, told: Reporter) -> None:
+    """Say where training has not improved on its start, or refuse what was never finite."""
+    if not watch.begun:
+        raise NumericalError(
+            "no validation of the run was finite: there is no flow to keep",
+            where=str(checkpoints.last),
+            remedy="look at the run with `mlff gate-report`; lower training.lr, leave the energy "
+            "gate on, or sample more; the file named holds the last weights, for --load",
+        )
+    if watch.best_step == 0:
+        told.warning(
+            "no validation was better than the one before the first step: the model saved is the "
+            "start; lower training.lr, or sample more"
+        )
 
 
 def columns_of(task: Task, groups: int) -> tuple[list[str], dict[str, str]]:

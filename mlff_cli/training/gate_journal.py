@@ -5,8 +5,9 @@ gradient is not finite. Skipped batches are recorded as such, without a loss.
 
     excess = <beta_t U(f(x)) - ln|det| - beta_s U(x)> + the same of the inverse, of all samples
 
-A batch's record has the excess of its own frames, which the flow may have learned by heart; an
-epoch's has that of the validation, where one was made.
+The loss in a record is a_f L_fwd + a_i L_inv behind the gate, without L_sym. A batch's record has
+the excess of its own frames, which the flow may have learned by heart; an epoch's has that of the
+validation, where one was made.
 
 Every process keeps the same notes, of the whole batch; the main one writes `gate.jsonl`.
 """

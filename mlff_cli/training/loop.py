@@ -225,6 +225,8 @@ class Loop:
             *self.watch.banner(first, log_every, validate_every),
         ):
             self.reporter.info(line)
+        if journal and not first and not self.watch.begun:
+            self._measure_start()
         self._shown = 0.0
         with batches, self.reporter.progress(self.total, "training", "steps") as self._bar:
             if first:
@@ -368,24 +370,49 @@ class Loop:
         self._validated = True
         if self.task.journal:
             self.task.journal.validated(metrics)
-        if not math.isfinite(loss) and self.task.journal:
-            self.watch.stopwatch.claim(VALIDATION, start)
-            return  # energies that a gate keeps from the weights: no model to keep, none to fear
-        if not math.isfinite(loss):
+        finite = math.isfinite(loss)
+        if not finite and self.task.journal:  # a gate keeps its energies from the weights
+            self.reporter.warning(
+                f"the excess of the validation after step {step} is not finite: this flow is not "
+                "kept"
+            )
+        elif not finite:
             raise NumericalError(
                 f"the validation loss is {loss} after step {step}",
                 remedy=f"look at labels and geometries of the validation {self.task.samples}, or "
                 f"lower the learning rate; the last good state is {self.checkpoints.last}",
             )
-        self._row |= {f"val/{name}": value for name, value in metrics.items()}
+        for name, value in metrics.items():
+            if finite or math.isfinite(value):
+                self._row[f"val/{name}"] = value
         if self._moved:  # skipped batches are no failure of the learning rate
             self.stepper.schedule.after_validation(metrics)
             self.patience.after_validation(metrics)
         self._moved = False
+        if finite:
+            self._offer(step, loss, metrics)
+        self.watch.stopwatch.claim(VALIDATION, start)
+
+    def _measure_start(self) -> None:
+        """Validate what is trained before its first step: what training must improve on."""
+        start = time.monotonic()
+        with explained(lambda: explain_validation(self.task, self.device, self.checkpoints.last)):
+            loss, metrics = evaluate(self.task, self._measured, self.device, self.world)
+        shown = ", ".join(self.watch.figures(metrics))
+        self.reporter.info(f"before the first step: {shown}")
+        self._row = {f"val/{n}": value for n, value in metrics.items() if math.isfinite(value)}
+        self._write(0)
+        if math.isfinite(loss):
+            self._offer(0, loss, metrics)
+        self.task.model.train()
+        self.watch.stopwatch.claim(VALIDATION, start)
+        self._save(0)
+
+    def _offer(self, step: int, loss: float, metrics: dict[str, float]) -> None:
+        """Take note of a validation, and keep the model if it is among the best."""
         self.watch.validated(step, loss, metrics)
         if self.world.main:
             self.checkpoints.offer(_on_host(self._measured), step, loss, metrics)
-        self.watch.stopwatch.claim(VALIDATION, start)
 
 
 def _on_host(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -123,6 +123,20 @@ class Watch:
         return 1.0 - loss / self._first.loss
 
     @property
+    def begun(self) -> bool:
+        """Whether there was a validation."""
+        return self._first is not None
+
+    @property
+    def best_step(self) -> int | None:
+        """Steps before the best validation."""
+        return self._best.step if self._best else None
+
+    def figures(self, metrics: Mapping[str, float]) -> list[str]:
+        """Watched metrics in words."""
+        return self._errors(Validation(0, 0.0, dict(metrics)))
+
+    @property
     def improved(self) -> float | None:
         """Improvement of the last validation; None where it is the first, or none was made."""
         first, last = self._first, self._last
@@ -272,10 +286,12 @@ class Watch:
         rows = [("steps", f"{step} ({self._epoch(step)} of {self._epochs} epochs)")]
         if self._best:
             at = f"epoch {self._epoch(self._best.step)}, step {self._best.step}"
+            at = at if self._best.step else "before the first step"
             rows.append(("best validation loss", f"{number(self._best.loss)} ({at})"))
             share = self.improvement(self._best.loss)
             if share:
-                rows.append(("improvement from the first", percent(share)))
+                of = "first" if self._first and self._first.step else "start"
+                rows.append((f"improvement from the {of}", percent(share)))
             rows += conclusions(self._best.metrics, self._units, self._noise)
         seconds = self.stopwatch.seconds()
         total = sum(seconds.values())

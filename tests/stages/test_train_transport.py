@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from mlff_cli.data.gate_log import EpochRecord, epochs_of, read_gate_log
 from mlff_cli.data.model_file import load_model_file
 from mlff_cli.families.transport_model import load_transport
 from mlff_cli.stages.train import Options, run
+from mlff_cli.training import loop
 from mlff_cli.training.run_log import read_rows
 from tests.ranks import Ranks, command, succeed
 from tests.stages.test_train import Listening, StopAt
@@ -59,7 +62,8 @@ def test_a_run_leaves_a_model_a_log_and_a_figure(trained: Path) -> None:
     assert [r.step for r in epochs] == [3, 6, 9]
     assert epochs[0].fwd.samples == 24
     rows = read_rows(folder / "metrics.jsonl")
-    assert [r.excess_nats for r in epochs] == [row["val/excess_nats"] for row in rows]
+    assert [row["step"] for row in rows] == [0, 3, 6, 9]
+    assert [r.excess_nats for r in epochs] == [row["val/excess_nats"] for row in rows[1:]]
     assert rows[-1]["val/loss"] == pytest.approx(rows[-1]["val/excess_nats"])
     best = min(rows, key=lambda r: r["val/loss"])
     assert load_model_file(trained).training["step"] == best["step"]
@@ -78,6 +82,7 @@ def test_a_run_says_what_the_seed_said(trained: Path, told: Listening) -> None:
         "Inverse  - Energy:",
         "LR:",
         "Improvement from start:",
+        "before the first step: excess_nats",
         "skipped batches: 0/9 (0.0 %)",
         "regularized samples:",
     ):
@@ -119,6 +124,64 @@ def test_a_run_of_which_everything_is_skipped_ends_without_a_loss(
     assert not any("train/loss" in row for row in rows)
     assert len({row["val/loss"] for row in rows}) == 1  # nothing moved
     assert "skipped batches: 9/9 (100.0 %)" in (folder / "train.log").read_text()
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """Make the losses of validations infinite from the `first` on."""
+    real, seen = loop.evaluate, []
+
+    def evaluate(*args: Any) -> tuple[float, dict[str, float]]:
+        loss, metrics = real(*args)
+        seen.append(loss)
+        if len(seen) > first:
+            loss = math.inf
+            metrics |= {"loss": loss, "excess_nats": loss}
+        return loss, metrics
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+
+
+def test_a_run_whose_validations_are_infinite_keeps_no_model(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(monkeypatch, 0)
+    again = dataclasses.replace(options, save=tmp_path / "model.pt")
+    with pytest.raises(NumericalError, match="no validation of the run was finite") as caught:
+        run(again)
+    assert caught.value.exit_code == 5
+    assert not again.save.exists()
+    rows = read_rows(again.save.with_suffix(".run") / "metrics.jsonl")
+    assert all("val/loss" not in row and "val/acceptance" in row for row in rows)
+    epochs = epochs_of(read_gate_log(again.save.with_suffix(".run") / "gate.jsonl"))
+    assert [r.excess_nats for r in epochs] == [None] * 3
+
+
+def test_a_run_that_is_worse_than_its_start_keeps_the_start_and_says_so(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(monkeypatch, 1)
+    again = dataclasses.replace(options, save=tmp_path / "model.pt")
+    run(again)
+    log = (again.save.with_suffix(".run") / "train.log").read_text()
+    assert log.count("is not finite: this flow is not kept") == 3
+    assert "no validation was better than the one before the first step" in log
+    assert load_model_file(again.save).training["step"] == 0
+
+
+def test_the_end_tells_figures_of_merit(options: Options, tmp_path: Path) -> None:
+    again = dataclasses.replace(
+        options,
+        save=tmp_path / "model.pt",
+        overrides=(*options.overrides, "training.epochs=1"),
+    )
+    summary = run(again)
+    rows = [row[0] for row in summary.tables[0].rows]
+    assert rows == [
+        "excess, 0 for a perfect flow",
+        "accepted swaps",
+        "effective samples, forward",
+        "effective samples, inverse",
+    ]
 
 
 def test_a_dry_run_checks_the_data(options: Options, tmp_path: Path) -> None:
