@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +18,13 @@ from mlff_cli.core.reporting import Reporter
 from mlff_cli.data.model_file import ModelFile
 from mlff_cli.families.base import Inputs, Prepared
 from mlff_cli.families.transport_checklist import TransportInspection, diagnose
-from mlff_cli.families.transport_data import Ensemble, Frames, TransportBatches, read_frames
+from mlff_cli.families.transport_data import (
+    Ensemble,
+    Frames,
+    Recorded,
+    TransportBatches,
+    read_frames,
+)
 from mlff_cli.families.transport_engine import check_energies, engine_of, recorded_system
 from mlff_cli.families.transport_model import (
     FAMILY,
@@ -37,6 +44,11 @@ from mlff_cli.training.gate_journal import GateJournal, Thresholds
 from mlff_cli.training.task import Batching, Task
 from mlff_cli.training.transport import UNITS as METRICS
 from mlff_cli.training.transport import TransportLoss, TransportMetrics
+
+if TYPE_CHECKING:
+    import openmm
+
+    from mlff_cli.physics.energies import EnergyEngine
 
 
 class Transport:
@@ -60,12 +72,26 @@ class Transport:
         recorded = read_frames(settings)
         system = recorded_system(recorded)
         engine, engine_name, close = engine_of(settings, system, inputs)
-        frames = (recorded.source, recorded.target)
         try:
             check_energies(engine, recorded)
-        except BaseException:
+            ready = self._ready(settings, inputs, spec, recorded, system, engine, engine_name)
+        except BaseException:  # worker processes that nobody ends keep the program waiting
             close()
             raise
+        return dataclasses.replace(ready, close=close)
+
+    def _ready(
+        self,
+        settings: TransportSettings,
+        inputs: Inputs,
+        spec: FlowSpec,
+        recorded: Recorded,
+        system: openmm.System,
+        engine: EnergyEngine,
+        engine_name: str,
+    ) -> Prepared:
+        """What `prepare` makes once there is an engine."""
+        frames = (recorded.source, recorded.target)
         kelvin = (recorded.source.kelvin, recorded.target.kelvin)
         betas = (1 / (K_B * kelvin[0]), 1 / (K_B * kelvin[1]))
         data = settings.data
@@ -155,14 +181,15 @@ class Transport:
                 units=dict(UNITS),
             )
 
+        inspection = TransportInspection(recorded, watched, gate is not None)
         return Prepared(
             task=task,
             snapshot=snapshot,
             fingerprint={"config": config, "architecture": described, "inputs": origin["inputs"]},
             description=_description(recorded.molecule.name, flow, spec, split, settings),
             workers=data.workers,
-            inspection=TransportInspection(recorded, watched, gate is not None),
-            close=close,
+            inspection=inspection,
+            warnings=inspection.warnings(),
         )
 
 
@@ -228,7 +255,11 @@ def _description(
     epochs, steps = training.epochs, training.batches_per_epoch
     return [
         *rows,
-        ("flow", f"{spec.kind}, starting from {spec.start}"),
+        # one of positions knows no linear map of internal coordinates
+        (
+            "flow",
+            f"{spec.kind}, starting from {'identity' if spec.kind == 'tarflow' else spec.start}",
+        ),
         ("parameters", f"{size}"),
         ("batch", f"{training.batch_size} frames of each temperature"),
         ("length", f"{epochs} epochs of {steps} batches, warm-up {training.warmup_epochs}"),

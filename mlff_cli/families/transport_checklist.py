@@ -40,6 +40,13 @@ class TransportInspection:
         """All findings."""
         return [self._frames(), self._energies(), self._gate()]
 
+    def warnings(self) -> list[str]:
+        """What a training says at its beginning: thresholds that regularize the data itself."""
+        found = self._gate()
+        if not self.on or found.verdict != "warning":
+            return []
+        return [f"energy gate {found.finding}; {found.remedy}"]
+
     def _frames(self) -> Check:
         both = (self.recorded.source, self.recorded.target)
         text = ", ".join(f"{len(e)} of {e.kelvin:g} K" for e in both)
@@ -66,7 +73,7 @@ class TransportInspection:
         if self.on and max(beyond) > 0.001:
             return Check(
                 "energy gate",
-                f"{text}; {100 * max(beyond):.2g} % of the frames themselves lie above E_cut",
+                f"{text}; {100 * max(beyond):.3g} % of the frames themselves lie above E_cut",
                 "warning",
                 "set E_cut=auto: thresholds are of a molecule's energies",
             )

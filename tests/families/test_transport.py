@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,38 @@ def test_a_model_file_rebuilds_the_flow(frames: Path, tmp_path: Path) -> None:
 def test_baselines_are_not_trained(frames: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to train"):
         prepared(frames, "flow.kind=linear")
+
+
+@pytest.mark.parametrize("override", ["E_max=-1e5", "load"])
+def test_an_error_after_the_engine_ends_its_processes(
+    frames: Path, tmp_path: Path, override: str
+) -> None:
+    before = {p.pid for p in multiprocessing.active_children()}
+    given = ["energy=openmm", "openmm_workers=1", "gate.gate_warmup_epochs=0"]
+    given += ["E_cut=auto", "E_max=-1e5"] if override != "load" else ["flow.bins=4"]
+    load = None
+    if override == "load":
+        ready = prepared(frames)
+        load = tmp_path / "other.pt"
+        ready.snapshot(ready.task.model.state_dict(), {}).save(load)
+    family, settings = configure("ic_300_450", (), (f"data={frames}", *TINY, *given), "m")
+    inputs = Inputs(None, load, torch.device("cpu"), torch.float64, "test", World(), split_seed=0)
+    with pytest.raises(ConfigError):
+        family.prepare(settings, inputs, NullReporter())
+    assert {p.pid for p in multiprocessing.active_children()} <= before
+
+
+def test_the_plan_tells_where_a_flow_starts(frames: Path) -> None:
+    def told(*overrides: str) -> str:
+        return dict(prepared(frames, *overrides).description)["flow"]
+
+    assert told() == "ic-spline, starting from linear"
+    sizes = ("flow.layers=1", "flow.embedding=8", "flow.heads=2", "flow.blocks=1")
+    assert told("flow.kind=tarflow", *sizes) == "tarflow, starting from identity"
+
+
+def test_thresholds_below_the_data_are_warned_of(frames: Path) -> None:
+    assert prepared(frames, "E_cut=auto").warnings == []
+    (warning,) = prepared(frames, "E_cut=-1e5").warnings
+    assert "100 % of the frames themselves lie above E_cut" in warning
+    assert prepared(frames, "E_cut=-1e5", "use_energy_gating=false").warnings == []
