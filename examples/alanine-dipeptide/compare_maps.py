@@ -111,7 +111,8 @@ def main() -> None:
         shares = " ".join(f"{a:.2f}" for a in r["alpha_in_windows"])
         print(f"{r['map']:8} {r['frames']:7} blocks {r['divergence']:.4f} = {r['ratio']:5.2f} x, "
               f"single {r['single']['divergence']:.3f} = {r['single']['ratio']:.2f} x, "
-              f"free energies off by {r['rms_difference']:.2f} kcal/mol, alpha {shares}")  # fmt: skip
+              f"free energies off by {r['rms_difference']:.2f} kcal/mol, alpha "
+              f"{shares}")  # fmt: skip
     draw(rows, prior, asked.output)
     told = {"alpha_of_reference": share, "prior": prior, "rows": rows}
     asked.output.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
