@@ -79,12 +79,15 @@ def draw(rows: list[dict[str, Any]], prior: dict[str, Any], path: Path) -> None:
             (alone, ":", "prior alone"),
         ):
             axes.axhline(value, color=FAINT, ls=style, lw=1)
+            side = "top" if value == 1.0 else "bottom"
             axes.annotate(told, (0.99, value), xycoords=("axes fraction", "data"), ha="right",
-                          va="bottom", fontsize=7, color=FAINT)  # fmt: skip
+                          va=side, fontsize=7, color=FAINT)  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="frames", title=title)
         axes.set_yticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
+        frames = sorted({r["frames"] for r in rows})
+        axes.set_xticks(frames, [f"{n:,}".replace(",", " ") for n in frames])
         axes.minorticks_off()
-        axes.set_ylim(0.8, max(alone, *(r["ratio"] for r in rows)) * 1.4)
+        axes.set_ylim(0.8, prior["ratio"] * 1.4)
     figure.axes[0].set_ylabel("divergence of phi and psi / floor")
     figure.axes[0].legend(frameon=False, fontsize=8, title="force map", title_fontsize=8)
     figure.savefig(path, dpi=170)
