@@ -216,7 +216,7 @@ def test_without_a_gate_infinite_energies_end_the_run(
 
     def failing(self: energies.TorchEnergy, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         U, gradient = real(self, x)
-        if len(U) == 8:  # of batches; frames are checked in others
+        if len(U) == 8:  # of batches; recorded energies are compared in others
             U = torch.where(torch.arange(8) == 3, torch.inf, U)
         return U, gradient
 
@@ -227,7 +227,9 @@ def test_without_a_gate_infinite_energies_end_the_run(
     with pytest.raises(NumericalError, match="not finite at step 1"):
         run(off)
     on = dataclasses.replace(options, save=tmp_path / "on.pt")
-    run(on)
+    with pytest.raises(NumericalError, match="no validation of the run was finite"):
+        run(on)  # to its end: batches of eight are the validation's, too
+    assert not on.save.exists()
     (first, *_) = read_gate_log(tmp_path / "on.run" / "gate.jsonl")
     assert (first.fwd.nonfinite, first.skipped) == (1, 0)
 
