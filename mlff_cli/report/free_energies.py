@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, MultipleLocator
@@ -20,14 +19,13 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from mlff_cli.physics.ensembles.collective_variables import Variable
 from mlff_cli.physics.ensembles.histograms import Axis
 from mlff_cli.physics.ensembles.landscapes import Landscape
+from mlff_cli.report.sheet import FAINT, INK, save, sheet
 
 MOST_PLANES, MOST_PROFILES = 6, 24  # drawn; the JSON file has them all
 COLUMNS = 4  # of profiles
 PLANE, PROFILE = (3.1, 2.75), (2.75, 2.1)  # inches
-DPI = 170
 SHOWN_KT = 9.0  # of a free energy, above its lowest
 LEAST_SPAN = 0.5  # kcal/mol, of the colours of a difference
-INK, FAINT = "#1d2733", "#8b97a5"
 REFERENCE, SIMULATION = "#3b6c8f", "#c8553d"
 ENERGY, DIFFERENCE = "viridis", "RdBu_r"
 SYMBOLS = {"phi": r"$\phi$", "psi": r"$\psi$", "omega": r"$\omega$", "gamma": r"$\gamma$"}
@@ -42,10 +40,10 @@ def write_planes(path: Path, landscapes: Sequence[Landscape], title: str) -> Non
         title: above all.
     """
     shown = list(landscapes[:MOST_PLANES])
-    figure, axes = _figure(len(shown), 3, PLANE, title)
+    figure, axes = sheet(len(shown), 3, PLANE, title)
     for row, landscape in zip(axes, shown, strict=True):
         _plane(figure, row, landscape)
-    _save(figure, path)
+    save(figure, path)
 
 
 def write_profiles(path: Path, landscapes: Sequence[Landscape], title: str) -> None:
@@ -58,7 +56,7 @@ def write_profiles(path: Path, landscapes: Sequence[Landscape], title: str) -> N
     """
     shown = list(landscapes[:MOST_PROFILES])
     columns = min(COLUMNS, len(shown))
-    figure, axes = _figure(-(-len(shown) // columns), columns, PROFILE, title)
+    figure, axes = sheet(-(-len(shown) // columns), columns, PROFILE, title)
     for k, ax in enumerate(axes.flat):
         if k < len(shown):
             _profile(ax, shown[k], left=k % columns == 0)
@@ -75,24 +73,7 @@ def write_profiles(path: Path, landscapes: Sequence[Landscape], title: str) -> N
         ncols=1 if columns == 1 else 2,
         borderaxespad=0.2,
     )
-    _save(figure, path)
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
-    head = 0.35
-    width, height = size[0] * columns + 0.3, size[1] * rows + head
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine(
-        "constrained", rect=(0, 0, 1, 1 - head / height), w_pad=0.06, h_pad=0.06
-    )
-    figure.text(0.012, 1 - 0.08 / height, title, fontsize=10.5, color=INK, weight="bold", va="top")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # no software version in the file: it would change the bytes and nothing else
-    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+    save(figure, path)
 
 
 def _plane(figure: Figure, axes: Any, landscape: Landscape) -> None:

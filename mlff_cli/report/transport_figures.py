@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from mlff_cli.physics.ensembles.free_energy import free_energy
 from mlff_cli.physics.ensembles.landscapes import Landscape
+from mlff_cli.report.sheet import FAINT, INK, save, sheet
 
-DPI = 170
 MOST_ROWS = 6  # residues drawn; the JSON file has them all
-PANEL = (2.9, 2.75)  # inches
-INK, FAINT = "#1d2733", "#8b97a5"
+PANEL, MARGIN = (2.9, 2.75), 0.4  # inches; beside the panels there are labels of colour bars
 BEFORE, BEHIND, WANTED = "#8b97a5", "#c8553d", "#3b6c8f"
 COLOURS = "viridis"
 SHOWN_KT = 8.0  # of a free energy, above its lowest
@@ -97,7 +94,7 @@ def write_triptychs(path: Path, planes: Sequence[Plane], title: str) -> None:
         title: above all.
     """
     shown = list(planes[:MOST_ROWS])
-    figure, axes = _figure(len(shown), 3, PANEL, f"Backbone, {title}")
+    figure, axes = sheet(len(shown), 3, PANEL, f"Backbone, {title}", margin=MARGIN)
     for row, plane in zip(axes, shown, strict=True):
         counts = (plane.source, plane.there.simulation, plane.there.reference)
         told = (
@@ -119,7 +116,7 @@ def write_triptychs(path: Path, planes: Sequence[Plane], title: str) -> None:
         bar.ax.tick_params(labelsize=6.5, colors=INK, length=2)
         bar.outline.set_visible(False)
         bar.set_label("F / kT", fontsize=7, color=INK, labelpad=2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def write_energies(path: Path, panels: Sequence[EnergyPanel], title: str) -> None:
@@ -130,7 +127,7 @@ def write_energies(path: Path, panels: Sequence[EnergyPanel], title: str) -> Non
         panels: one for each direction.
         title: above all.
     """
-    figure, axes = _figure(1, len(panels), (3.9, 2.7), f"Potential energies, {title}")
+    figure, axes = sheet(1, len(panels), (3.9, 2.7), f"Potential energies, {title}", margin=MARGIN)
     for ax, panel in zip(axes[0], panels, strict=True):
         good = panel.behind[np.isfinite(panel.behind)]
         lost = len(panel.behind) - len(good)
@@ -145,7 +142,7 @@ def write_energies(path: Path, panels: Sequence[EnergyPanel], title: str) -> Non
         ax.set_xlabel("U (kJ/mol)", fontsize=7.5, color=INK, labelpad=1.5)
         ax.set_title(f"{panel.here:g} K to {panel.there:g} K", fontsize=8.5, color=INK, loc="left")
         _density_axes(ax)
-    _save(figure, path)
+    save(figure, path)
 
 
 def write_works(path: Path, panels: Sequence[WorkPanel], title: str) -> None:
@@ -156,7 +153,7 @@ def write_works(path: Path, panels: Sequence[WorkPanel], title: str) -> None:
         panels: one for each map.
         title: above all.
     """
-    figure, axes = _figure(1, len(panels), (2.9, 2.7), f"Reduced works, {title}")
+    figure, axes = sheet(1, len(panels), (2.9, 2.7), f"Reduced works, {title}", margin=MARGIN)
     for ax, panel in zip(axes[0], panels, strict=True):
         forward = panel.forward[np.isfinite(panel.forward)]
         reverse = -panel.reverse[np.isfinite(panel.reverse)]
@@ -173,24 +170,7 @@ def write_works(path: Path, panels: Sequence[WorkPanel], title: str) -> None:
         ax.text(0, 1.015, told, transform=ax.transAxes, fontsize=6.5, color=FAINT, va="bottom")
         ax.set_xlabel("work (kT)", fontsize=7.5, color=INK, labelpad=1.5)
         _density_axes(ax)
-    _save(figure, path)
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
-    head = 0.35
-    width, height = size[0] * columns + 0.4, size[1] * rows + head
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine(
-        "constrained", rect=(0, 0, 1, 1 - head / height), w_pad=0.06, h_pad=0.06
-    )
-    figure.text(0.012, 1 - 0.08 / height, title, fontsize=10.5, color=INK, weight="bold", va="top")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # no software version in the file: it would change the bytes and nothing else
-    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+    save(figure, path)
 
 
 def _compared(plane: Landscape) -> str:
