@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from mlff_cli.core.errors import MLFFError
@@ -53,3 +54,28 @@ def check_table(title: str, checks: Sequence[Check]) -> Table:
 def first_error(checks: Sequence[Check]) -> MLFFError | None:
     """What the work would end with."""
     return next((c.error for c in checks if c.error is not None), None)
+
+
+def checks_of_files(
+    choose: Callable[[], Sequence[Path]], look: Callable[[Path], str], error: MLFFError
+) -> list[Check]:
+    """A finding for every file of a training that cannot be prepared.
+
+    Args:
+        choose: names the files.
+        look: opens one and says what it holds.
+        error: why it cannot be prepared; told where no file is at fault.
+    """
+    try:
+        paths = choose()
+    except MLFFError as wrong:
+        return [Check.failed("data", wrong)]
+    found = []
+    for path in paths:
+        try:
+            found.append(Check(str(path), look(path)))
+        except MLFFError as wrong:
+            found.append(Check.failed(str(path), wrong))
+    if not any(c.error for c in found):
+        found.append(Check.failed("training", error))
+    return found

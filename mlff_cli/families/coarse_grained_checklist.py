@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from mlff_cli.core.checks import Check
+from mlff_cli.core.checks import Check, checks_of_files
 from mlff_cli.core.errors import MLFFError
 from mlff_cli.data.beads.bead_feed import BeadFeed
 from mlff_cli.data.beads.bead_frames import BeadFrames
@@ -113,20 +114,11 @@ class BeadInspection:
 
 def diagnose(settings: CoarseGrainedSettings, error: MLFFError) -> list[Check]:
     """What can be said of the files one by one, where `prepare` ended with an error."""
-    found = []
-    try:
-        paths = chosen_files(settings)
-    except MLFFError as wrong:
-        return [Check.failed("data", wrong)]
-    for path in paths:
-        try:
-            with CGSet(path) as cg:
-                forces = "" if cg.has_forces else ", no forces"
-                n = len(cg.layouts)
-                text = f"{cg.n_frames} frames of {n} molecule{'s' * (n > 1)}{forces}"
-            found.append(Check(str(path), text))
-        except MLFFError as wrong:
-            found.append(Check.failed(str(path), wrong))
-    if not any(c.error for c in found):
-        found.append(Check.failed("training", error))
-    return found
+    return checks_of_files(lambda: chosen_files(settings), _told, error)
+
+
+def _told(path: Path) -> str:
+    with CGSet(path) as cg:
+        forces = "" if cg.has_forces else ", no forces"
+        n = len(cg.layouts)
+        return f"{cg.n_frames} frames of {n} molecule{'s' * (n > 1)}{forces}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from mlff_cli.core.checks import Check
+from mlff_cli.core.checks import Check, checks_of_files
 from mlff_cli.core.errors import MLFFError
 from mlff_cli.data.temperatures import Temperatures
 from mlff_cli.data.trajectories.frame_choice import frame_temperatures
@@ -86,22 +87,13 @@ class TransportInspection:
 
 def diagnose(settings: TransportSettings, error: MLFFError) -> list[Check]:
     """What can be said of the files one by one, where `prepare` ended with an error."""
-    found = []
-    try:
-        paths = chosen_files(settings)
-    except MLFFError as wrong:
-        return [Check.failed("data", wrong)]
-    for path in paths:
-        try:
-            with H5MDTrajectory(path) as trajectory:
-                kelvin = Temperatures.of(frame_temperatures(trajectory))
-                text = (
-                    f"{trajectory.n_frames} frames of {trajectory.n_atoms} atoms, {kelvin} K, "
-                    f"constraints {trajectory.facts.get('constraints')}"
-                )
-            found.append(Check(str(path), text))
-        except MLFFError as wrong:
-            found.append(Check.failed(str(path), wrong))
-    if not any(c.error for c in found):
-        found.append(Check.failed("training", error))
-    return found
+    return checks_of_files(lambda: chosen_files(settings), _told, error)
+
+
+def _told(path: Path) -> str:
+    with H5MDTrajectory(path) as trajectory:
+        kelvin = Temperatures.of(frame_temperatures(trajectory))
+        return (
+            f"{trajectory.n_frames} frames of {trajectory.n_atoms} atoms, {kelvin} K, "
+            f"constraints {trajectory.facts.get('constraints')}"
+        )
