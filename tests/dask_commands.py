@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,24 @@ class DaskCommands:
         ]
         return self._start("worker", *words, *options, before=before, environ=environ)
 
+    def workers(self, number: int, *options: str) -> subprocess.Popen[bytes]:
+        """Start workers, and wait until each is watched by its nanny.
+
+        Where a process dies before that, nobody starts it again, and its siblings leave, too.
+        """
+        distributed = pytest.importorskip("distributed")
+        process = self.worker("--nworkers", str(number), *options)
+        nannies: dict[str, str] = {}
+
+        def all_run() -> bool:
+            nannies.update(client.run(_status_of, nanny=True))
+            return len(nannies) == number and set(nannies.values()) == {"running"}
+
+        with distributed.Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(number, timeout=DEADLINE)
+            wait_until(all_run, "nannies that do not run")
+        return process
+
     def _start(
         self,
         what: str,
@@ -98,6 +117,11 @@ class DaskCommands:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _status_of(dask_worker: Any) -> str:
+    """Of a nanny, for which Dask has the same name as for a worker."""
+    return str(dask_worker.status.name)
 
 
 def wait_until(condition: Callable[[], bool], otherwise: str) -> None:

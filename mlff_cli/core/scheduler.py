@@ -185,8 +185,9 @@ class Cluster(Elsewhere[distributed.Future]):
         elif self._looked - self._seen > self._wait_for_workers:
             raise NumericalError(
                 f"every worker has left the scheduler {self.address}",
-                remedy="start workers and run the same command again; MLFF_WORKER_TIMEOUT=SECONDS "
-                "waits longer for others",
+                remedy="read the workers' logs (a task that runs out of memory ends its worker), "
+                "start workers and run the same command again; MLFF_WORKER_TIMEOUT=SECONDS waits "
+                "longer for others",
             )
 
     def result(self, future: distributed.Future) -> Any:

@@ -49,14 +49,14 @@ def later(action: Callable[[], object], ready: Path) -> threading.Thread:
 
 
 def test_a_killed_worker_s_task_is_run_again(cluster: DaskCommands, tmp_path: Path) -> None:
-    cluster.worker("--nworkers", "2")
+    cluster.workers(2)
     with crew(functions.dies_once, (tmp_path,), scheduler=str(cluster.file)) as workers:
         assert list(workers.map((k,) for k in range(12))) == list(range(12))
     assert (tmp_path / "died").exists()
 
 
 def test_a_task_that_kills_every_worker_is_an_error(cluster: DaskCommands) -> None:
-    cluster.worker("--nworkers", "2")
+    cluster.workers(2)
     with (
         pytest.raises(NumericalError, match="2 workers died one after another") as caught,
         crew(functions.dies_always, scheduler=cluster.address) as workers,

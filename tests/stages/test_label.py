@@ -174,7 +174,7 @@ def test_a_cluster_labels_to_the_same_bytes(tmp_path: Path) -> None:
     folder, marked = tmp_path / "dask", tmp_path / "there.h5.partial" / "journal.jsonl"
     folder.mkdir()
     with DaskCommands(folder) as cluster:
-        cluster.worker("--nworkers", "2", "--pid-file", str(folder / "nannies"))
+        cluster.workers(2, "--pid-file", str(folder / "nannies"))
 
         def kill_one() -> None:
             wait_until(lambda: marked.exists() and marked.read_bytes().count(b"\n") > 9, "nothing")
