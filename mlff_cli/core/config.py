@@ -8,6 +8,7 @@ the override, that brought the value in, and an unknown key also the nearest val
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -248,11 +249,18 @@ def _lines(file: Path) -> dict[tuple[Key, ...], str]:
     return places
 
 
-def _place(path: tuple[Key, ...], places: Mapping[tuple[Key, ...], str]) -> str | None:
-    """Where `path` was set: itself, else what was set below it, else its nearest parent."""
-    below = (place for known, place in places.items() if known[: len(path)] == path)
+def _place(
+    path: tuple[Key, ...], places: Mapping[tuple[Key, ...], str], reason: str = ""
+) -> str | None:
+    """Where `path` was set: itself, else what was set below it, else its nearest parent.
+
+    Below it comes first what the reason names: a rule of several keys is about those.
+    """
+    below = [known for known in places if known[: len(path)] == path]
+    named = [places[p] for p in below if p and re.search(rf"\b{re.escape(str(p[-1]))}\b", reason)]
     parents = (places[path[:end]] for end in range(len(path), 0, -1) if path[:end] in places)
-    return places.get(path) or next(below, None) or next(parents, None)
+    some = [places[p] for p in below] if path else []  # of a whole configuration: any key
+    return places.get(path) or next(iter((*named, *some, *parents)), None)
 
 
 def _dotted(path: Sequence[Key]) -> str:
@@ -269,7 +277,7 @@ def _explain(
     messages: list[tuple[str | None, str, str | None]] = []
     for item in error.errors(include_url=False):
         path = _real_path(item, values)
-        where = _place(path, places)
+        where = _place(path, places, item["msg"])
         if item["type"] == "extra_forbidden":
             messages.append((where, f"unknown key {_dotted(path)!r}", _suggestion(path, schema)))
         elif item["type"] == "missing":

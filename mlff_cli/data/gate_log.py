@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ from mlff_cli.core.artifacts import storage_error, write_text
 from mlff_cli.core.errors import DataError
 from mlff_cli.data.gate_records import (
     COUNTS,
+    DIRECTION_NAMES,
     DIRECTIONS,
     KINDS,
+    RECORD_NAMES,
     REMEDY,
     BatchRecord,
     Direction,
@@ -147,23 +148,21 @@ def _sum(members: Sequence[Record]) -> EpochRecord:
     used = [r for r in members if not (r.batches and r.skipped == r.batches)] or list(members)
     last = members[-1]
     values: dict[str, Any] = {}
-    for f in fields(Record):
-        if f.name in (*DIRECTIONS, "missing"):
-            continue
-        if f.name in ("batches", "skipped"):
-            values[f.name] = _total([getattr(r, f.name) for r in members])
-        elif f.name in ("loss", "excess_nats", "grad_norm"):
-            values[f.name] = _mean([getattr(r, f.name) for r in used])
+    for name in RECORD_NAMES:
+        if name in ("batches", "skipped"):
+            values[name] = _total([getattr(r, name) for r in members])
+        elif name in ("loss", "excess_nats", "grad_norm"):
+            values[name] = _mean([getattr(r, name) for r in used])
         else:
-            values[f.name] = getattr(last, f.name)
+            values[name] = getattr(last, name)
     for name in DIRECTIONS:
         every = [getattr(r, name) for r in members]
         some = [getattr(r, name) for r in used]
         summed: dict[str, Any] = {
-            f.name: _total([getattr(d, f.name) for d in every])
-            if f.name in COUNTS
-            else _mean([getattr(d, f.name) for d in some])
-            for f in fields(Direction)
+            key: _total([getattr(d, key) for d in every])
+            if key in COUNTS
+            else _mean([getattr(d, key) for d in some])
+            for key in DIRECTION_NAMES
         }
         values[name] = Direction(**summed)
     missing = frozenset.intersection(*(r.missing for r in members))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -96,23 +96,16 @@ class Record:
 
     def plain(self) -> dict[str, Any]:
         """Plain values for JSON: what is not finite is None, missing keys are left out."""
-        told: dict[str, Any] = {"kind": self.kind}
-        for f in fields(self):
-            if f.name not in DIRECTIONS and f.name != "missing" and f.name not in self.missing:
-                told[f.name] = _finite(getattr(self, f.name))
+        told = {"kind": self.kind, **_plain(self, RECORD_NAMES, self.missing, "")}
         for name in DIRECTIONS:
             if name not in self.missing:
-                direction = getattr(self, name)
-                told[name] = {
-                    f.name: _finite(getattr(direction, f.name))
-                    for f in fields(direction)
-                    if f"{name}.{f.name}" not in self.missing
-                }
+                prefix = f"{name}."
+                told[name] = _plain(getattr(self, name), DIRECTION_NAMES, self.missing, prefix)
         return told
 
     def line(self) -> str:
         """The line of the file, with its end."""
-        return json.dumps(self.plain(), allow_nan=False) + "\n"
+        return _encoded(self.plain()) + "\n"
 
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str | None = None) -> Self:
@@ -159,6 +152,11 @@ class EpochRecord(Record):
     kind: ClassVar[str] = "epoch"
 
 
+# Asked for every line; a training writes thousands.
+RECORD_NAMES = tuple(f.name for f in fields(Record) if f.name not in (*DIRECTIONS, "missing"))
+DIRECTION_NAMES = tuple(f.name for f in fields(Direction))
+_encoded = json.JSONEncoder(allow_nan=False).encode
+
 KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (BatchRecord, EpochRecord)}
 
 
@@ -202,9 +200,7 @@ def _values(
 ) -> dict[str, Any]:
     """Values of a dataclass's plain fields, checked; names of those not there are kept."""
     found: dict[str, Any] = {}
-    for name in (f.name for f in fields(cls)):
-        if name in (*DIRECTIONS, "missing"):
-            continue
+    for name in DIRECTION_NAMES if cls is Direction else RECORD_NAMES:
         if name not in values:
             missing.add(prefix + name)
         elif values[name] is not None:
@@ -233,5 +229,15 @@ def _count(direction: Direction, name: str, where: str | None) -> None:
             )
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(
+    part: Record | Direction, names: Sequence[str], missing: frozenset[str], prefix: str
+) -> dict[str, Any]:
+    """Fields of a record or of a direction; what is not finite is None."""
+    values = vars(part)
+    found = {name: values[name] for name in names}
+    for name in [name for name in names if prefix + name in missing] if missing else ():
+        del found[name]
+    for name, value in found.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            found[name] = None
+    return found

@@ -181,7 +181,7 @@ class Transport:
                 units=dict(UNITS),
             )
 
-        inspection = TransportInspection(recorded, watched, gate is not None)
+        inspection = TransportInspection(recorded, watched, gate is not None, training.batch_size)
         return Prepared(
             task=task,
             snapshot=snapshot,

@@ -27,11 +27,13 @@ class TransportInspection:
         recorded: frames of both temperatures.
         gate: with its thresholds.
         on: whether it is in use.
+        batch: frames of each temperature in a batch.
     """
 
     recorded: Recorded
     gate: Gate
     on: bool
+    batch: int
 
     def heavy_steps(self) -> list[int]:
         """Every batch is as large as any other."""
@@ -42,11 +44,21 @@ class TransportInspection:
         return [self._frames(), self._energies(), self._gate()]
 
     def warnings(self) -> list[str]:
-        """What a training says at its beginning: thresholds that regularize the data itself."""
-        found = self._gate()
-        if not self.on or found.verdict != "warning":
-            return []
-        return [f"energy gate {found.finding}; {found.remedy}"]
+        """What a training says at its beginning.
+
+        Thresholds that regularize the data itself, and batches of frames that repeat.
+        """
+        found = []
+        gate = self._gate()
+        if self.on and gate.verdict == "warning":
+            found.append(f"energy gate {gate.finding}; {gate.remedy}")
+        fewest = min(len(self.recorded.source), len(self.recorded.target))
+        if self.batch > fewest:
+            found.append(
+                f"a batch of {self.batch} draws from {fewest} frames, so that they repeat within "
+                "it; lower training.batch_size or sample more"
+            )
+        return found
 
     def _frames(self) -> Check:
         both = (self.recorded.source, self.recorded.target)

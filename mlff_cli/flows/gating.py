@@ -154,6 +154,8 @@ class Gate:
         Returns:
             energy (B,) and volume (B,), without unit; finite, and with finite gradients.
         """
+        if self._leaves_alone(U, log_det):
+            return beta * U, log_det
         finite = torch.isfinite(log_det)
         volume = torch.where(finite, log_det, 0.0)
         if self.mode == "seed":
@@ -161,6 +163,13 @@ class Gate:
         counts = torch.isfinite(U) & finite
         w = torch.where(counts, weights(U, self.E_cut, E_max), 0.0)  # [i]
         return w * beta * torch.where(counts, U, 0.0), w * volume
+
+    def _leaves_alone(self, U: Tensor, log_det: Tensor) -> bool:
+        """Whether no sample is above E_cut, as in the end of a training: nothing is to be done."""
+        if U.device.type != "cpu":  # an accelerator would wait for the answer
+            return False
+        below = torch.isfinite(U) & U.le(self.E_cut) & torch.isfinite(log_det)
+        return bool(below.all())
 
 
 def quantile_threshold(cold: Tensor, hot: Tensor) -> float:

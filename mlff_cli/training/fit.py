@@ -223,8 +223,11 @@ def _fit(
             remedy="give the same command again to continue",
         )
     watch = result.watch
-    if run.task.journal and settings.checkpoint.save_best:
-        _require_better(watch, checkpoints, told)
+    if run.task.journal:
+        for text in run.task.journal.doubts():
+            told.warning(text)
+        if settings.checkpoint.save_best:
+            _require_better(watch, checkpoints, told)
     metrics = watch.best_metrics if settings.checkpoint.save_best else watch.last_metrics
     return Fitted(result, checkpoints, metrics, units)
 

@@ -34,9 +34,9 @@ from mlff_cli.training.transport import E_MAX
 from mlff_cli.training.window import gather
 
 GATE_LOG = "gate.jsonl"
-QUANTILES = (0.05, 0.5, 0.95, 0.99)
-# rows of a batch's notes: raw energies and log-dets of both directions, energies of the frames
-_U, _LOG_DET, _FRAME = (0, 3), (1, 4), (2, 5)
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95, "q99": 0.99}
+# rows of a batch's notes, three of each direction: raw energies, log-dets, energies of the frames
+_U, _LOG_DET = (0, 3), (1, 4)
 _ROWS = 6
 
 
@@ -90,7 +90,9 @@ class GateJournal:
         self._kelvin, self._betas = kelvin, betas
         self._told = thresholds
         self._share = share
-        self._strengths = strengths
+        self._strengths = np.asarray(strengths)
+        self._here = np.array(betas)[:, None]  # (2, 1): of the frames of a direction
+        self._there = self._here[::-1]
         self._lines = tuple(lines)
         self._log: GateLogWriter | None = None
         self._parts: list[Tensor] = []
@@ -124,7 +126,7 @@ class GateJournal:
         notes = self._gathered(world)
         made = True
         if gate := self._told.gate:
-            over = [_over(notes[row], self._E_max) for row in _U]
+            over = [_over(notes[row].numpy(), self._E_max) for row in _U]
             made = healthy() and not any(gate.skips(n, notes.shape[1]) for n in over)
         self._epoch.notes.append(notes)
         self._epoch.made.append(made)
@@ -169,20 +171,17 @@ class GateJournal:
         self, notes: Sequence[Tensor], made: Sequence[bool], grad_norm: float
     ) -> dict[str, Any]:
         """Fields of a record of one or more batches."""
-        every = torch.cat(list(notes), 1)
+        every = torch.cat(list(notes), 1) if len(notes) > 1 else notes[0]
         terms = [self._terms(every, k) for k in (0, 1)]
-        each = sum(
-            strength * (energy - volume)
-            for strength, (energy, volume) in zip(self._strengths, terms, strict=True)
-        )
-        sizes = [n.shape[1] for n in notes]
-        losses = [
-            float(part.mean())
-            for part, m in zip(np.split(np.asarray(each), np.cumsum(sizes)[:-1]), made, strict=True)
-            if m
-        ]
-        directions = [self._direction(every.numpy(), k, *terms[k]) for k in (0, 1)]
-        excess = [self._excess(every.numpy(), k) for k in (0, 1)]
+        energy, volume = (np.stack(part) for part in zip(*terms, strict=True))  # (2, n) each
+        ends = np.cumsum([n.shape[1] for n in notes])
+        parts = np.split(self._strengths @ (energy - volume), ends[:-1])
+        losses = [float(part.mean()) for part, m in zip(parts, made, strict=True) if m]
+        U, log_det, frames = every.numpy().reshape(2, _ROWS // 2, -1).swapaxes(0, 1)
+        with np.errstate(invalid="ignore"):  # what is infinite of an energy
+            work = self._there * U - log_det  # (2, n)
+            excess = _means((work - self._here * frames).sum(0))[0]
+            fwd, inv = self._directions(U, log_det, energy, energy - volume - work)
         return {
             "mode": self._told.mode,
             "E_cut": self._told.watched.E_cut,
@@ -190,49 +189,50 @@ class GateJournal:
             "batches": len(notes),
             "skipped": len(notes) - len(losses),
             "loss": sum(losses) / len(losses) if losses else None,
-            "excess_nats": None if None in excess else sum(e for e in excess if e is not None),
+            "excess_nats": excess,
             "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
-            "fwd": directions[0],
-            "inv": directions[1],
+            "fwd": fwd,
+            "inv": inv,
         }
 
     def _terms(self, notes: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Energy and volume (B,) of every sample in the loss of direction k."""
+        """Energy and volume (n,) of every sample in the loss of direction k."""
         found = Transported(notes[_U[k]], notes[_LOG_DET[k]])
         energy, volume = loss_terms(found, self._betas[1 - k], self._told.gate, self._E_max)
         return energy.numpy(), volume.numpy()
 
-    def _excess(self, notes: np.ndarray, k: int) -> float | None:
-        """Mean reduced work of direction k; None where a sample was lost."""
-        beta, there = self._betas[k], self._betas[1 - k]
-        return _mean(there * notes[_U[k]] - notes[_LOG_DET[k]] - beta * notes[_FRAME[k]])
+    def _directions(
+        self, U: np.ndarray, log_det: np.ndarray, energy: np.ndarray, gated: np.ndarray
+    ) -> list[Direction]:
+        """What the gate saw in both directions.
 
-    def _direction(
-        self, notes: np.ndarray, k: int, energy: np.ndarray, volume: np.ndarray
-    ) -> Direction:
-        """What the gate saw in direction k, of samples of one or more batches."""
-        U, log_det = notes[_U[k]], notes[_LOG_DET[k]]
+        Args:
+            U: (2, n) of one or more batches.
+            log_det: (2, n).
+            energy: (2, n) energy terms of the loss.
+            gated: (2, n) loss behind the gate minus the true one.
+        """
         finite, placed = np.isfinite(U), np.isfinite(log_det)
-        known = U[finite]
-        above = int(np.count_nonzero(known > self._told.watched.E_cut))
-        beyond = int(np.count_nonzero(known > self._E_max))
-        nonfinite = len(U) - len(known)
-        q05, q50, q95, q99 = _quantiles(known)
-        whole = finite & placed
-        true = self._betas[1 - k] * U[whole] - log_det[whole]
-        return Direction(
-            samples=len(U),
-            regularized=above - beyond,
-            clamped=beyond + nonfinite,
-            nonfinite=nonfinite,
-            q05=q05,
-            q50=q50,
-            q95=q95,
-            q99=q99,
-            energy=_mean(energy),
-            gated_minus_true=_mean((energy - volume)[whole] - true),
-            logdet=_mean(log_det[placed]),
+        above = np.count_nonzero(finite & (self._told.watched.E_cut < U), axis=1)
+        beyond = np.count_nonzero(finite & (self._E_max < U), axis=1)
+        known = np.count_nonzero(finite, axis=1)
+        ordered = np.sort(np.where(finite, U, np.inf), axis=1)
+        means = zip(
+            _means(energy), _means(gated, finite & placed), _means(log_det, placed), strict=True
         )
+        return [
+            Direction(
+                samples=U.shape[1],
+                regularized=int(above[k] - beyond[k]),
+                clamped=int(beyond[k]) + U.shape[1] - int(known[k]),
+                nonfinite=U.shape[1] - int(known[k]),
+                **_quantiles(ordered[k, : known[k]]),
+                energy=of_energy,
+                gated_minus_true=of_gate,
+                logdet=of_log_det,
+            )
+            for k, (of_energy, of_gate, of_log_det) in enumerate(means)
+        ]
 
     def _count(self, record: BatchRecord) -> None:
         totals = self.totals
@@ -265,6 +265,14 @@ class GateJournal:
         """Skipped batches and regularized samples (see `task.Journal`)."""
         return words.summary(self.totals)
 
+    def doubts(self) -> list[str]:
+        """Many skipped batches (see `task.Journal`)."""
+        return words.doubts(self.totals)
+
+    def remedy(self) -> str:
+        """For a step without a gate (see `task.Journal`)."""
+        return words.REMEDY
+
     # -- state ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
@@ -286,24 +294,30 @@ class GateJournal:
         self._epoch = _Epoch(list(state["notes"]), list(state["made"]))
 
 
-def _over(U: Tensor, E_max: float) -> int:
+def _over(U: np.ndarray, E_max: float) -> int:
     """How many energies lie above E_max or are not finite."""
-    return int((~torch.isfinite(U) | U.gt(E_max)).sum())
+    return len(U) - int(np.count_nonzero(np.isfinite(U) & (E_max >= U)))
 
 
-def _quantiles(values: np.ndarray) -> list[float | None]:
-    """`QUANTILES` of values (n,), between neighbours in proportion; None of nothing."""
-    if not len(values):
-        return [None] * len(QUANTILES)
-    at = np.asarray(QUANTILES) * (len(values) - 1)
-    found: list[float | None] = np.interp(at, np.arange(len(values)), np.sort(values)).tolist()
-    return found
+def _quantiles(ordered: np.ndarray) -> dict[str, float]:
+    """`QUANTILES` of ascending values (n,), between neighbours in proportion; none of nothing."""
+    if not len(ordered):
+        return {}
+    at = np.asarray(tuple(QUANTILES.values())) * (len(ordered) - 1)
+    found = np.interp(at, np.arange(len(ordered)), ordered).tolist()
+    return dict(zip(QUANTILES, found, strict=True))
 
 
-def _mean(values: np.ndarray) -> float | None:
-    """Mean of values; None where there are none, or it is not finite."""
-    found = float(values.mean()) if len(values) else math.nan
-    return found if math.isfinite(found) else None
+def _means(values: np.ndarray, there: np.ndarray | None = None) -> list[float | None]:
+    """Means of rows, of those entries that are there; None without any, or where not finite."""
+    if there is not None:
+        values = np.where(there, values, 0.0)
+    counts = np.full(values.shape[:-1], values.shape[-1]) if there is None else there.sum(-1)
+    found = values.sum(-1) / np.maximum(counts, 1)
+    return [
+        float(mean) if n and math.isfinite(mean) else None
+        for mean, n in zip(np.atleast_1d(found), np.atleast_1d(counts), strict=True)
+    ]
 
 
 def _fields(record: BatchRecord) -> dict[str, Any]:

@@ -17,6 +17,12 @@ MERITS = {  # of a validation: what it is, and its unit
     "ess_inv": ("effective samples, inverse", ""),
 }
 
+MANY = 0.1  # of the batches: as `mlff gate-report` judges
+REMEDY = (
+    "leave the energy gate on (use_energy_gating=true), which skips such batches, or lower "
+    "training.lr"
+)
+
 
 @dataclass
 class Totals:
@@ -98,6 +104,16 @@ def summary(totals: Totals) -> list[tuple[str, str]]:
         ("regularized samples", _share(totals.regularized + totals.clamped, totals.samples)),
         ("  of them above E_max", _share(totals.clamped, totals.samples)),
         ("  of them not finite", _share(totals.nonfinite, totals.samples)),
+    ]
+
+
+def doubts(totals: Totals) -> list[str]:
+    """What to warn of at the end."""
+    if totals.skipped <= MANY * totals.batches:
+        return []
+    return [
+        f"{_share(totals.skipped, totals.batches)} batches were skipped, of which nothing was "
+        "learned: look at the run with `mlff gate-report`; lower training.lr or raise E_max"
     ]
 
 

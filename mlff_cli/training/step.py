@@ -192,11 +192,14 @@ class Stepper:
         """
         bad = int(self._bad)
         if bad >= 0:
+            remedy = (
+                f"look at the labels and geometries of these {self.task.samples}, or lower the "
+                "learning rate"
+            )
             raise NumericalError(
                 f"the loss or its gradient is not finite at step {bad + 1}; the batch holds "
                 f"{self.task.name_samples(bad)}",
-                remedy=f"look at the labels and geometries of these {self.task.samples}, or lower "
-                "the learning rate",
+                remedy=self.task.journal.remedy() if self.task.journal else remedy,
             )
 
     def state(self) -> dict[str, Any]:

@@ -157,6 +157,12 @@ class Journal(Protocol):
     def summary(self) -> list[tuple[str, str]]:
         """Rows (name, value) for the end, also after an interruption."""
 
+    def doubts(self) -> list[str]:
+        """What to warn of at the end of a run that came to its end."""
+
+    def remedy(self) -> str:
+        """What helps where a step was not finite and no veto kept it from the weights."""
+
     def state(self) -> dict[str, Any]:
         """Plain values and tensors to continue from."""
 

@@ -300,6 +300,12 @@ def test_the_layer_that_brought_the_value_in_is_named(load: Loader, override: st
     assert refusal(load, text, overrides=(override,)).startswith(f"command line ({override}): ")
 
 
+def test_a_rule_of_several_keys_names_the_layer_of_those_keys(load: Loader) -> None:
+    overrides = ("trainer.hidden=4", "trainer.epochs=13", "name=x")
+    message = refusal(load, "{}", overrides=overrides)
+    assert message.startswith("command line (trainer.epochs=13): 'trainer': epochs may not be 13")
+
+
 def test_the_file_that_brought_the_value_in_is_named(load: Loader, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load("trainer:\n  epochs: 3\n", "\n\n\ntrainer: {epochs: x}\n")

@@ -123,7 +123,9 @@ def test_a_run_of_which_everything_is_skipped_ends_without_a_loss(
     rows = read_rows(folder / "metrics.jsonl")
     assert not any("train/loss" in row for row in rows)
     assert len({row["val/loss"] for row in rows}) == 1  # nothing moved
-    assert "skipped batches: 9/9 (100.0 %)" in (folder / "train.log").read_text()
+    told = (folder / "train.log").read_text()
+    assert "skipped batches: 9/9 (100.0 %)" in told
+    assert "9/9 (100.0 %) batches were skipped, of which nothing was learned" in told
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
@@ -193,6 +195,20 @@ def test_a_dry_run_checks_the_data(options: Options, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_gate_below_the_data_and_a_batch_above_them_are_told(
+    options: Options, tmp_path: Path
+) -> None:
+    told = Listening()
+    odd = ("E_cut=-1e4", "training.batch_size=81", "training.epochs=1")
+    run(
+        dataclasses.replace(options, save=tmp_path / "m.pt", overrides=(*options.overrides, *odd)),
+        told,
+    )
+    warnings = "\n".join(told.warnings)
+    assert "100 % of the frames themselves lie above E_cut" in warnings
+    assert "a batch of 81 draws from 80 frames" in warnings
+
+
 def test_weights_of_another_flow_are_refused_and_those_of_the_same_taken(
     trained: Path, options: Options, tmp_path: Path
 ) -> None:
@@ -224,8 +240,9 @@ def test_without_a_gate_infinite_energies_end_the_run(
     off = dataclasses.replace(
         options, save=tmp_path / "off.pt", overrides=(*options.overrides, "use_energy_gating=false")
     )
-    with pytest.raises(NumericalError, match="not finite at step 1"):
+    with pytest.raises(NumericalError, match="not finite at step 1") as caught:
         run(off)
+    assert "use_energy_gating=true" in str(caught.value.remedy)
     on = dataclasses.replace(options, save=tmp_path / "on.pt")
     with pytest.raises(NumericalError, match="no validation of the run was finite"):
         run(on)  # to its end: batches of eight are the validation's, too
