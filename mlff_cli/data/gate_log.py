@@ -79,7 +79,7 @@ def read_gate_log(path: Path | str, *, torn: bool = False) -> list[Record]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # with a byte order mark or without
     except OSError as error:
         raise storage_error(error, path) from error
     except UnicodeDecodeError as error:

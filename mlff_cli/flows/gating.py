@@ -23,6 +23,7 @@ Energies are in kJ/mol throughout.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -168,8 +169,11 @@ class Gate:
         """Whether no sample is above E_cut, as in the end of a training: nothing is to be done."""
         if U.device.type != "cpu":  # an accelerator would wait for the answer
             return False
-        below = torch.isfinite(U) & U.le(self.E_cut) & torch.isfinite(log_det)
-        return bool(below.all())
+        if not len(U):
+            return True
+        low, high = torch.aminmax(U.detach())  # NaN where any is
+        volume = float(log_det.detach().sum())
+        return math.isfinite(float(low)) and float(high) <= self.E_cut and math.isfinite(volume)
 
 
 def quantile_threshold(cold: Tensor, hot: Tensor) -> float:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from mlff_cli.core.errors import NumericalError
-from mlff_cli.core.reporting import Reporter
+from mlff_cli.core.reporting import Progress, Reporter
 from mlff_cli.core.runtime import StopRequest
 from mlff_cli.core.workers import available_cores
 from mlff_cli.data.trajectories.h5md_writer import H5MDWriter
@@ -19,6 +19,7 @@ from mlff_cli.sampling.plan import Plan
 from mlff_cli.sampling.preparation import AnyEnsemble, interrupted, tables
 
 SAVE_SECONDS = 30.0  # at most this much work is lost by a kill -9, or one interval
+EQUILIBRATING = "equilibrating"
 
 
 def simulate(
@@ -38,19 +39,17 @@ def simulate(
             "system, at the price of results that do not repeat to the last bit"
         )
     begun = saved = clock.monotonic()
-    told = f"sampling at {n} temperatures" if n > 1 else "sampling"
+    told = f" at {n} temperatures" if n > 1 else ""
     told += f", {plan.n_replicas} replicas" if plan.options.replicas > 1 else ""
 
     def frames(arrays: Mapping[str, np.ndarray], row: int) -> None:
         writer.write(row, {k: v for k, v in arrays.items() if writer.has(k)})
 
-    with (
-        H5MDWriter(partial.trajectory) as writer,
-        ThreadPoolExecutor(parallel, thread_name_prefix="replica") as pool,
-        reporter.progress(schedule.n_frames, told, "frames") as bar,
-    ):
-        bar.skip(done)
-        while ensemble.step < schedule.end:
+    def go_on(end: int, bar: Progress, count: Callable[[int], int]) -> None:
+        """Go to a step; the bar shows what `count` says of steps."""
+        nonlocal saved, kept
+        while ensemble.step < end:
+            before = count(ensemble.step)
             try:
                 reached = ensemble.advance(pool, stop, frames)
             except NumericalError as error:
@@ -63,10 +62,20 @@ def simulate(
                 saved, kept = clock.monotonic(), ensemble.step
             if stop.requested and not last:
                 raise interrupted(plan, partial, stop, kept)
-            written = schedule.frames_before(ensemble.step) - done
-            done += written
             speed = _ns_per_day((ensemble.step - first) * plan.timestep, now - begun)
-            bar.advance(written, **_fields(ensemble, speed))
+            bar.advance(count(ensemble.step) - before, **_fields(ensemble, speed))
+
+    with (
+        H5MDWriter(partial.trajectory) as writer,
+        ThreadPoolExecutor(parallel, thread_name_prefix="replica") as pool,
+    ):
+        if first < schedule.equilibration:
+            with reporter.progress(schedule.equilibration, EQUILIBRATING + told, "steps") as bar:
+                bar.skip(first)
+                go_on(schedule.equilibration, bar, lambda step: step)
+        with reporter.progress(schedule.n_frames, "sampling" + told, "frames") as bar:
+            bar.skip(done)
+            go_on(schedule.end, bar, schedule.frames_before)
         for name, values in tables(plan, ensemble).items():
             writer.write_table(name, values)
         writer.sync()

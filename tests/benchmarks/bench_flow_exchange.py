@@ -10,8 +10,9 @@ pair of temperatures every swap is a passage.
 
 Ensembles are compared by Kolmogorov and Smirnov's test on frames a statistical inefficiency apart:
 energies, and cosines and sines of phi and psi, of the run with the flow beside the plain one. With
---data, its frames (a long replica exchange) are swapped once through the flow as well, and compared
-with others of them that were not: that needs no dynamics to reach equilibrium first.
+--md, beside plain dynamics at each temperature that never exchanges. With --data, its frames (a
+long replica exchange) are swapped once through the flow as well, and compared with others of them
+that were not: that needs no dynamics to reach equilibrium first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,32 @@ def exchanged(path: Path, options: Options) -> dict[str, Any]:
     }
 
 
+def dynamics(folder: Path, options: Options, time: float) -> list[Path]:
+    """Plain dynamics at each temperature for itself."""
+    paths = []
+    for kelvin in options.temperatures:
+        alone = {"temperatures": (kelvin,), "time": time}
+        path = folder / f"md_{kelvin:g}.h5"
+        run(None, path, Options(**{**options.__dict__, **alone}))
+        paths.append(path)
+    return paths
+
+
 def ensembles_of_runs(
-    judge: Judge, model: TransportModel, plain: Path, mapped: Path
+    judge: Judge, model: TransportModel, plain: Sequence[Path], mapped: Path
 ) -> list[dict[str, Any]]:
-    """P values of decorrelated frames of two runs, at both temperatures."""
+    """P values of decorrelated frames of two runs, at both temperatures.
+
+    Args:
+        judge: what is compared.
+        model: of the flow.
+        plain: file of both temperatures, or one for each in the model's order.
+        mapped: the run through the flow.
+    """
     rows = []
-    for kelvin in model.temperatures:
+    for k, kelvin in enumerate(model.temperatures):
         sides = []
-        for path in (plain, mapped):
+        for path in (plain[k % len(plain)], mapped):
             x, lengths = evaluated_frames([path], model.molecule, kelvin)
             values = judge.observables(x)
             ends = np.cumsum(lengths)[:-1]
@@ -181,7 +200,9 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=64)
     parser.add_argument("--time", type=float, default=20.0, help="ps of every replica")
     parser.add_argument("--equilibration", type=float, default=10.0, help="ps")
+    parser.add_argument("--md", type=float, help="ps of plain dynamics of every replica")
     parser.add_argument("--exchange-interval", type=float, default=0.5, help="ps")
+    parser.add_argument("--compile", action="store_true", help="faster; needs g++")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, help="folder of the JSON file")
     args = parser.parse_args()
@@ -200,15 +221,22 @@ def main() -> int:
             engine="torch",
             replicas=args.replicas,
             device="cpu",
+            compile=args.compile,
             seed=args.seed,
         )
         plain = exchanged(folder / "plain.h5", options)
         told = {**options.__dict__, "flow": flow}
         mapped = exchanged(folder / "mapped.h5", Options(**told))
         judge = Judge(model)
-        tests = {"runs": ensembles_of_runs(judge, model, folder / "plain.h5", folder / "mapped.h5")}
+        through = folder / "mapped.h5"
+        tests = {"plain exchange": ensembles_of_runs(judge, model, [folder / "plain.h5"], through)}
+        if args.md:
+            alone = dynamics(folder, options, args.md)
+            tests["plain dynamics"] = ensembles_of_runs(judge, model, alone, through)
         if args.data:
-            tests["swaps"] = ensembles_of_swaps(judge, model, flow, args.data, args.seed)
+            tests["frames swapped once"] = ensembles_of_swaps(
+                judge, model, flow, args.data, args.seed
+            )
     print(" | ".join(COLUMNS))
     for which, found in (("plain", plain), ("through the flow", mapped)):
         print(f"{which} | {found['acceptance'][0]:.3f} | {found['round_trips']:.0f} | "
@@ -225,6 +253,7 @@ def main() -> int:
             "temperatures": model.temperatures,
             "replicas": 2 * args.replicas,
             "time_ps": args.time,
+            "dynamics_ps": args.md,
             "plain": plain,
             "mapped": mapped,
             "ratio": ratio if np.isfinite(ratio) else None,
