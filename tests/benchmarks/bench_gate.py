@@ -147,7 +147,9 @@ def find_size(task: Task, seed: int) -> float:
     return float(size)
 
 
-def run_one(file: Path, overrides: Sequence[str], steps: int, at: int) -> list[BatchRecord]:
+def run_one(
+    file: Path, overrides: Sequence[str], steps: int, at: int, seed: int
+) -> list[BatchRecord]:
     """Records of a training whose weights are displaced at step `at`."""
     task, stepper = prepared(file, *FLOW, "training.batch_size=32", *overrides)
     assert task.journal is not None
@@ -155,7 +157,7 @@ def run_one(file: Path, overrides: Sequence[str], steps: int, at: int) -> list[B
         task.journal.open(Path(folder), None)
         for n in range(steps):
             if n == at:
-                displaced(task, find_size(task, 1), 1)
+                displaced(task, find_size(task, seed), seed)
             try:
                 stepper(n, task.train_batch(n))
             except NumericalError as error:
@@ -167,19 +169,22 @@ def run_one(file: Path, overrides: Sequence[str], steps: int, at: int) -> list[B
     return [r for r in records if isinstance(r, BatchRecord)]
 
 
-def recovery(file: Path, steps: int, at: int, out: Path, more: Sequence[str]) -> None:
+def recovery(file: Path, steps: int, at: int, out: Path, seed: int, more: Sequence[str]) -> None:
     """Run all three, print their ends and draw them."""
     found = {}
     for name, own in RUNS.items():
         print(name)
-        records = found[name] = run_one(file, (*own, *more), steps, at)
+        records = found[name] = run_one(file, (*own, *more), steps, at, seed)
         middle = [(r.fwd.q50, r.fwd.q95) for r in records]
         last = [r.fwd.q50 for r in records[-20:] if r.fwd.q50 is not None]
+        start = middle[at - 1][0] or 0.0
+        back = [k for k, m in enumerate(middle) if k > at and m[0] is not None and m[0] <= start]
         print(
             json.dumps({
                 "before": middle[at - 1],
                 "after the displacement": middle[at] if len(middle) > at else None,
                 "worst median": max(m[0] for m in middle if m[0] is not None),
+                "first below the start": back[0] + 1 if back else None,
                 "median of the last 20": statistics.median(last),
                 "excess of the last": records[-1].excess_nats,
                 "skipped": sum(r.skipped or 0 for r in records),
@@ -204,19 +209,21 @@ def draw(found: dict[str, list[BatchRecord]], at: int, out: Path) -> None:
             axes.plot(x, [float("nan") if v is None else v for v in y], style, color=color,
                       lw=1.3, label=label if key == "q50" else None)  # fmt: skip
     axes.axvline(at + 1, color="#8a94a0", lw=0.8)
-    axes.text(at + 2, 0.97, "weights displaced", transform=axes.get_xaxis_transform(),
+    axes.text(at + 6, 0.98, "weights displaced", transform=axes.get_xaxis_transform(),
               va="top", fontsize=8.5, color="#3b4754")  # fmt: skip
     for (_, records), color in zip(found.items(), colors, strict=True):
         if len(records) < max(map(len, found.values())):
-            axes.plot((records[-1].step or 0) + 1, records[-1].fwd.q50 or 0.0, "x", color=color)
-            axes.annotate("ended: not finite", ((records[-1].step or 0) + 1, 2e2), color=color,
-                          fontsize=8.5, xytext=(4, 0), textcoords="offset points")  # fmt: skip
+            end = (records[-1].step or 0) + 1, records[-1].fwd.q50 or 0.0
+            axes.plot(*end, "x", color=color)
+            axes.annotate("ended: not finite", end, color=color, fontsize=8.5, va="center",
+                          xytext=(6, 0), textcoords="offset points",
+                          bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
     axes.set_yscale("symlog", linthresh=100.0)
     axes.set_ylim(bottom=-300.0)
     axes.set_yticks([-100, 0, 100, 1e4, 1e6, 1e8, 1e10, 1e12])
     axes.set_xlabel("step")
     axes.set_ylabel("U(f(x)), kJ/mol (dotted: 95 % quantile)")
-    axes.legend(frameon=False, fontsize=8.5)
+    axes.legend(frameon=False, fontsize=8.5, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -229,8 +236,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="cost", choices=("cost", "recovery"))
     parser.add_argument("--data", type=Path, help="trajectory of `mlff sample`; else made frames")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--at", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--at", type=int, default=30, help="step of the displacement")
+    parser.add_argument("--seed", type=int, default=1, help="of the displacement")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("docs/figures/gate_recovery.png"))
     parser.add_argument("--set", nargs="*", default=[], help="key=value of the configuration")
@@ -241,7 +249,9 @@ def main() -> None:
         if arguments.what == "cost":
             cost(file, arguments.repeats)
         else:
-            recovery(file, arguments.steps, arguments.at, arguments.out, arguments.set)
+            recovery(
+                file, arguments.steps, arguments.at, arguments.out, arguments.seed, arguments.set
+            )
 
 
 if __name__ == "__main__":
