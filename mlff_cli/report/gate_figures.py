@@ -204,5 +204,11 @@ def _bounds(axis: Axes, run: GateRun, name: str) -> None:
         later = np.flatnonzero(run.after(EPOCH_500))
         if len(later):
             axis.axvline(run.epochs[later[0]], color=FAINT, linewidth=0.8, linestyle=":")
-    if name in ("direction balance", "loss"):
+    if name == "direction balance" or (name == "loss" and _crosses(axis)):
         axis.axhline(0.0, color=INK, linewidth=0.4, alpha=0.4)
+
+
+def _crosses(axis: Axes) -> bool:
+    """Whether what is drawn meets 0, where a loss is suspicious; else the line hides its course."""
+    low, high = axis.dataLim.intervaly
+    return bool(low <= 0.0 <= high)

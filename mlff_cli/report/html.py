@@ -94,7 +94,8 @@ class DataTable:
         return f"<td>{escape(str(value))}</td>"
 
 
-PIXELS_PER_POINT = 2  # figures are drawn for dense screens: one panel must not fill the page
+PER_INCH = 96  # points of a page, as browsers count them
+PER_METRE = PER_INCH / 0.0254
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,23 @@ class Image:
         """A figure with its caption."""
         data = base64.b64encode(self.png).decode("ascii")
         text = escape(self.caption)
-        width = int.from_bytes(self.png[16:20], "big") // PIXELS_PER_POINT  # from the PNG's header
+        width = _points(self.png)
         return (
             f'<figure><div class="scroll"><img alt="{text}" width="{width}" '
             f'src="data:image/png;base64,{data}"></div>'
             f"<figcaption>{text}</figcaption></figure>"
         )
+
+
+def _points(png: bytes) -> int:
+    """Width at which text has the size that it was drawn with, whatever the pixels.
+
+    A PNG has its pixels at a fixed place, and pixels per metre in a chunk of their own.
+    """
+    pixels = int.from_bytes(png[16:20], "big")
+    at = png.find(b"pHYs", 0, png.find(b"IDAT")) + 4
+    density = int.from_bytes(png[at : at + 4], "big") if at > 4 else 0
+    return round(pixels * PER_METRE / density) if density else pixels
 
 
 @dataclass(frozen=True)

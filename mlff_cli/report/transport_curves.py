@@ -28,6 +28,7 @@ MAX_POINTS = 1200  # per line; more than the pixels show only cost time
 SHORT = 50  # points up to which each is marked
 TOTAL, FORWARD, INVERSE, EXCESS, SKIPPED = "#3b4754", "#2d5f8b", "#c8553d", "#4f8f5b", "#b98b2f"
 SMALL, MEDIUM = 8.5, 10.5
+DECADE = 10.0  # below it a logarithmic axis has too few ticks to be read
 LOGARITHMIC = 1e4  # magnitude from which a linear axis hides where a run ends
 
 Value = Callable[[EpochRecord], float | None]
@@ -105,13 +106,13 @@ def _excess(axis: Axes, records: Sequence[EpochRecord]) -> None:
     beside.plot(
         x, y, color=EXCESS, linewidth=1.0, alpha=0.7, marker="." if len(x) <= SHORT else None
     )
-    if y.min() > 0.0:
+    if y.min() > 0.0 and y.max() > DECADE * y.min():
         beside.set_yscale("log")
         for formatter in (beside.yaxis.set_major_formatter, beside.yaxis.set_minor_formatter):
             formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "125" else "")
     elif y.max() > LOGARITHMIC:
         beside.set_yscale("symlog", linthresh=1.0)
-    beside.set_ylabel("excess (nats)", fontsize=SMALL, color=EXCESS)
+    beside.set_ylabel("validation excess (nats)", fontsize=SMALL, color=EXCESS)
     beside.tick_params(which="both", labelsize=SMALL, colors=EXCESS)
     for spine in beside.spines.values():
         spine.set_visible(False)
@@ -207,6 +208,6 @@ def finish_panel(axis: Axes, title: str, values: np.ndarray, *, unit: str = "epo
     for side, spine in axis.spines.items():
         spine.set(color=FAINT, linewidth=0.8, visible=side in ("left", "bottom"))
     if axis.get_legend_handles_labels()[1]:
-        axis.legend(frameon=False, fontsize=SMALL, labelcolor=INK)
+        axis.legend(fontsize=SMALL, labelcolor=INK, framealpha=0.85, edgecolor="none")
     if not len(values):
         axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color=FAINT)

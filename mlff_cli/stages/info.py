@@ -251,7 +251,7 @@ def _energy(allegro: Mapping[str, Any] | None, prior: Mapping[str, Any] | None) 
 def _model(path: Path) -> Description:
     file = load_model_file(path)
     parameters = sum(tensor.numel() for tensor in file.weights.values())
-    facts = {"family": file.family, "parameters": f"{parameters:,}"}
+    facts = {"family": file.family, "parameters and buffers": f"{parameters:,}"}
     if file.family == "coarse-grained":
         facts |= _energy(file.architecture.get("allegro"), file.architecture.get("prior"))
         facts["types of beads"] = ", ".join(map(str, file.architecture.get("type_names", [])))

@@ -44,6 +44,7 @@ from mlff_cli.stages.sample import Options, run
 from tests.transport_files import sample, untrained
 
 ALPHA = 1e-3  # of all tests together
+CONTROL = "plain exchange beside plain dynamics"  # tells what the tests themselves are worth
 COLUMNS = ("exchange", "acceptance", "round trips", "energies", "round trips per 1e6 energies")
 
 
@@ -233,6 +234,7 @@ def main() -> int:
         if args.md:
             alone = dynamics(folder, options, args.md)
             tests["plain dynamics"] = ensembles_of_runs(judge, model, alone, through)
+            tests[CONTROL] = ensembles_of_runs(judge, model, alone, folder / "plain.h5")
         if args.data:
             tests["frames swapped once"] = ensembles_of_swaps(
                 judge, model, flow, args.data, args.seed
@@ -245,7 +247,7 @@ def main() -> int:
     key = "round_trips_per_1e6_energies"
     ratio = mapped[key] / plain[key] if plain[key] else float("inf")
     print(f"ratio of round trips at equal energies: {ratio:.2f}")
-    unchanged = [_print(f"ensembles, {k}", rows) for k, rows in tests.items()]
+    unchanged = [_print(f"ensembles, {k}", rows) or k == CONTROL for k, rows in tests.items()]
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
         content = {

@@ -187,6 +187,12 @@ def test_a_last_line_needs_no_end(tmp_path):
     assert len(read_gate_log(path)) == 2
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "gate.jsonl"
+    path.write_text('{"kind": "epoch", "epoch": 1}\n', encoding="utf-8-sig")
+    assert read_gate_log(path)[0].epoch == 1
+
+
 def test_nan_of_other_writers_is_read_as_what_it_says(tmp_path):
     path = log(tmp_path / "gate.jsonl", '{"kind": "epoch", "epoch": 1, "loss": NaN}')
     loss = read_gate_log(path)[0].loss

@@ -49,11 +49,17 @@ def test_every_panel_holds_what_it_says():
     np.testing.assert_allclose(lines(logdets)["forward"].get_ydata(), forward)
 
 
-def test_excess_nats_have_their_own_scale():
-    records = [EpochRecord(epoch=e, loss=-60.0, excess_nats=1.0 / e) for e in range(1, 9)]
-    beside = transport_figure(records).axes[4]
-    np.testing.assert_allclose(beside.get_lines()[0].get_ydata(), [1 / e for e in range(1, 9)])
-    assert beside.get_yscale() == "log"
+@pytest.mark.parametrize(("n", "scale"), [(8, "linear"), (20, "log")])
+def test_excess_nats_have_their_own_scale(n, scale):
+    """Logarithmic where it spans more than a decade: a shorter one has no ticks to read."""
+    records = [EpochRecord(epoch=e, loss=-60.0, excess_nats=1.0 / e) for e in range(1, n + 1)]
+    figure = transport_figure(records)
+    beside = figure.axes[4]
+    np.testing.assert_allclose(beside.get_lines()[0].get_ydata(), [1 / e for e in range(1, n + 1)])
+    assert beside.get_yscale() == scale
+    figure.draw_without_rendering()
+    ticks = [*beside.get_yticklabels(), *beside.get_yticklabels(minor=True)]
+    assert sum(bool(t.get_text()) for t in ticks) >= 3
 
 
 def test_a_skipped_epoch_is_a_gap_in_every_line_and_never_zero():
