@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from mlff_cli.core.units import KJ_PER_KCAL
+from mlff_cli.physics.drawn_velocities import AHEAD, half_a_step_behind
 from mlff_cli.physics.md_schedule import FS
 from mlff_cli.physics.replica_exchange import K_B as K_B_KJ
 from mlff_cli.physics.replicas import Snapshots
@@ -173,9 +174,14 @@ class Langevin:
     def place(self, rows: np.ndarray, positions: np.ndarray) -> None:
         """Put replicas (b,) to positions (b, N, 3), with new velocities of their temperatures."""
         which = torch.as_tensor(rows, device=self._device)
-        self.x[which] = self._tensor(positions)
-        self.v[which] = (self._sigma * self._noise())[which]
+        self.x[which] = x = self._tensor(positions)
+        drawn = (self._sigma * self._noise())[which]
+        self.x[which] += AHEAD * self._h * drawn
         self._compute()
+        ahead = self.forces[which]
+        self.x[which] = x
+        self._compute()
+        self.v[which] = half_a_step_behind(drawn, ahead, self.forces[which], self._kick)
 
     def settle(self) -> None:
         """See `Replicas`."""

@@ -17,6 +17,7 @@ import openmm
 
 from mlff_cli.core.affinity import on_core
 from mlff_cli.core.errors import MissingDependencyError, NumericalError, UsageError
+from mlff_cli.physics.drawn_velocities import AHEAD, half_a_step_behind
 from mlff_cli.physics.replica_exchange import K_B
 
 AUTOMATIC = ("CUDA", "HIP", "CPU", "Reference")  # fastest first; OpenCL only by name
@@ -247,9 +248,19 @@ class Replica:
             positions: of atoms without constraints.
             event: a number that makes these velocities others than those of another event.
         """
+        rng = np.random.default_rng(self._random("placed", event))
+        h = self._integrator.getStepSize()._value  # ps
+        masses = np.where(self._masses > 0, self._masses, np.inf)[:, None]
+        drawn = np.sqrt(K_B * self.temperature / masses) * rng.standard_normal(positions.shape)
+        ahead = self._forces_at(positions + AHEAD * h * drawn)
+        here = self._forces_at(positions)
+        self._context.setVelocities(half_a_step_behind(drawn, ahead, here, h / masses))
+
+    def _forces_at(self, positions: np.ndarray) -> np.ndarray:
+        """Go to positions (N, 3), nm; returns forces there, kJ/mol/nm."""
         self._context.setPositions(positions)
-        seed = self._random("placed", event)
-        self._context.setVelocitiesToTemperature(self.temperature, seed)
+        state = self._context.getState(forces=True)
+        return np.asarray(state.getForces(asNumpy=True)._value)
 
     def _set_temperature(self, temperature: float) -> None:
         self._integrator.setTemperature(temperature)

@@ -187,6 +187,29 @@ def test_another_thermostat_rescales_velocities() -> None:
         run.assign(np.array([300.0, 310.0]))
 
 
+def test_replicas_put_elsewhere_are_canonical_from_the_first_step() -> None:
+    """At omega h = 0.53, after hundreds of steps or after one: nothing swings, nothing is heated.
+
+    Velocities drawn where the scheme does not have them put up to 30 % into the mean energy, and
+    those drawn without regard to the time step 4 %.
+    """
+    run = wells(n=4, copies=8000)
+    run.start(np.zeros((8000, 4, 3)))
+    kT = K_B * 300.0
+    where = np.sqrt(kT / STIFF) * np.random.default_rng(1).standard_normal((8000, 4, 3))
+    rows = np.arange(0, 8000, 2)  # the others are left alone
+    before = run.x[1::2].clone(), run.v[1::2].clone()
+    run.place(rows, where[rows])
+    torch.testing.assert_close((run.x[1::2], run.v[1::2]), before, rtol=0.0, atol=0.0)
+    np.testing.assert_array_equal(run.x[::2].numpy(), where[rows])
+    error = np.sqrt(2 / where[rows].size)
+    for _ in range(25):
+        energy = run.energy[::2].mean() / (6.0 * kT)
+        assert energy == pytest.approx(1.0, abs=4.5 * error)
+        assert run.kinetic_temperature()[::2].mean() / 300.0 == pytest.approx(1.0, abs=4.5 * error)
+        run.step()
+
+
 def test_one_evaluation_a_step_and_centres_at_the_origin() -> None:
     run = Langevin(
         Springs(), np.array([1.0, 3.0]), np.full(2, 300.0), friction=1.0, timestep=1.0, seed=0,

@@ -93,6 +93,25 @@ def test_exchange_keeps_every_temperature_canonical() -> None:
     np.testing.assert_array_equal(kept["temperature"], np.tile(temperatures, (len(u), 1)))
 
 
+def test_a_replica_put_elsewhere_is_canonical_from_the_first_step() -> None:
+    """As in `test_langevin`, at omega h = 0.52."""
+    n, temperature = 30_000, 300.0
+    replica = Replica(
+        choose_engine("CPU"), dimers(n), temperature, friction=20.0, timestep=20.0, seed=1, index=0
+    )
+    rng = np.random.default_rng(2)
+    stretch = np.sqrt(K_B * temperature / STIFFNESS) * rng.standard_normal((n, 3))
+    where = np.stack([-0.5 * stretch, 0.5 * stretch], axis=1).reshape(2 * n, 3)
+    replica.start(np.zeros((2 * n, 3)) + np.arange(2 * n)[:, None] * 1e-6)
+    replica.place(where, 5)
+    np.testing.assert_allclose(replica.positions(), where, atol=1e-6)
+    f = 3 * n
+    for _ in range(25):
+        energy = replica.snapshot().energy / (0.5 * f * K_B * temperature)
+        assert energy == pytest.approx(1.0, abs=4.5 * np.sqrt(2 / f))
+        replica.step(1)
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 9])
 def test_a_restored_ensemble_does_what_the_other_does(stop_after: int) -> None:
     """Bit for bit, and whatever else the receiving context did before."""
