@@ -24,6 +24,7 @@ from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.data.trajectories.peptide import Peptide, build_peptide
 from mlff_cli.physics.handedness import require_one_hand
 from mlff_cli.physics.mapped_exchange import MappedExchange
+from mlff_cli.physics.md_schedule import FS
 from mlff_cli.physics.minimisation import minimise
 from mlff_cli.physics.openmm_structures import (
     Molecule,
@@ -244,14 +245,22 @@ def tables(plan: Plan, ensemble: AnyEnsemble | None = None) -> dict[str, np.ndar
     return found
 
 
+def reached(plan: Plan, step: int) -> str:
+    """How far a step is, as the beginning of a sentence: `3 of 10 frames are`."""
+    schedule = plan.schedule
+    if 0 < step < schedule.equilibration:
+        done, whole = (n * plan.timestep / FS for n in (step, schedule.equilibration))
+        return f"{done:g} of {whole:g} ps of the equilibration are"
+    return f"{schedule.frames_before(step)} of {schedule.n_frames} frames are"
+
+
 def interrupted(
     plan: Plan, partial: PartialRun, stop: StopRequest, kept: int
 ) -> InterruptedRunError:
     """What a run that was asked to stop ends with; `kept` is the step that it will go on from."""
     name = stop.signal.name if stop.signal else "a signal"
-    frames = plan.schedule.frames_before(kept)
     return InterruptedRunError(
-        f"stopped by {name}, {frames} of {plan.schedule.n_frames} frames are kept",
+        f"stopped by {name}, {reached(plan, kept)} kept",
         where=str(partial.folder),
         remedy="run the same command again to continue",
     )

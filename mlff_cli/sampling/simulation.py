@@ -16,7 +16,7 @@ from mlff_cli.core.workers import available_cores
 from mlff_cli.data.trajectories.h5md_writer import H5MDWriter
 from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.sampling.plan import Plan
-from mlff_cli.sampling.preparation import AnyEnsemble, interrupted, tables
+from mlff_cli.sampling.preparation import AnyEnsemble, interrupted, reached, tables
 
 SAVE_SECONDS = 30.0  # at most this much work is lost by a kill -9, or one interval
 EQUILIBRATING = "equilibrating"
@@ -30,7 +30,7 @@ def simulate(
     first, kept = ensemble.step, ensemble.step
     done = schedule.frames_before(first)
     if first:
-        reporter.info(f"continuing: {done} of {schedule.n_frames} frames are there")
+        reporter.info(f"continuing: {reached(plan, first)} there")
     parallel = max(1, min(n, available_cores() // plan.options.threads))
     idle = available_cores() - parallel * plan.options.threads
     if idle > 0 and not plan.batched and plan.engine.platform == "CPU":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -215,6 +216,27 @@ def test_a_stopped_run_continues_exactly(
     assert any("continuing: 5 of 10 frames" in said for said in ear.said)
     assert path.read_bytes() == whole.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_that_is_stopped_while_it_equilibrates_says_how_far_it_is(tmp_path: Path) -> None:
+    class Early(Ear):
+        """Stops at the first news of the equilibration."""
+
+        def progress(self, total: int | None, description: str, unit: str = "") -> NullProgress:
+            bar = super().progress(total, description, unit)
+            if description.startswith(EQUILIBRATING):
+                bar.advance = lambda n=1, **fields: signal.raise_signal(signal.SIGTERM)
+            return bar
+
+    path, told = tmp_path / "a.h5", r"0\.0\d+ of 0\.1 ps of the equilibration are"
+    options = dataclasses.replace(SHORT, equilibration=0.1)
+    with pytest.raises(InterruptedRunError, match=f"SIGTERM, {told} kept"):
+        run(None, path, options, Early())
+    ear = Ear()
+    run(None, path, options, ear)
+    assert any(re.match(f"continuing: {told} there", said) for said in ear.said)
+    run(None, tmp_path / "b.h5", options)
+    assert path.read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
 KILLED = """
