@@ -14,6 +14,7 @@ residue gets the terms of its L form without a word.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
-from mlff_cli.core.errors import UsageError
+from mlff_cli.core.errors import NumericalError, UsageError
 from mlff_cli.physics.openmm_structures import Molecule
 from mlff_cli.physics.openmm_system import Simulated
 
@@ -84,4 +85,23 @@ def require_one_hand(made: Simulated, forcefield: Sequence[str], where: str) -> 
             f"residues only, found the D residues {', '.join(wrong[:SHOWN])}{more}",
             where=where,
             remedy="take amber14-all.xml, whose terms are the same for both hands",
+        )
+
+
+def require_same_hands(made: Simulated, positions: np.ndarray, where: str) -> None:
+    """Refuse positions (N, 3), nm, in which a residue has become its mirror image.
+
+    Raises:
+        NumericalError: names them.
+    """
+    before = {r.index: r for r in mirrored_residues(made)}
+    after = {r.index: r for r in mirrored_residues(dataclasses.replace(made, positions=positions))}
+    changed = [(before | after)[i] for i in sorted(before.keys() ^ after.keys())]
+    if changed:
+        told = ", ".join(f"{r.name} {r.id} (chain {r.chain.id})" for r in changed[:SHOWN])
+        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        raise NumericalError(
+            f"minimisation has turned residues into their mirror images: {told}{more}",
+            where=where,
+            remedy="give a structure with hydrogens, or another --seed",
         )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +27,7 @@ import openmm
 from openmm import app, unit
 
 from mlff_cli.core.errors import DataError, UsageError
+from mlff_cli.physics.added_hydrogens import corrected
 from mlff_cli.physics.openmm_structures import Molecule
 
 Solvent = Literal["implicit", "explicit", "vacuum"]
@@ -149,7 +150,9 @@ def build_system(
     with _seeded(seed), _naming(where):
         if unmatched := field.getUnmatchedResidues(modeller.topology):
             _require_known(unmatched, field, forcefield, where)
+            there = {(a.residue.index, a.name) for a in modeller.topology.atoms()}
             modeller.addHydrogens(field, pH=ph, platform=cpu)
+            _correct_hydrogens(modeller, there)
         hydrogens = modeller.topology.getNumAtoms() - n_read
         if water is not None and explicit and _filled(modeller.topology) < SOLVATED:
             before = modeller.topology.getNumResidues()
@@ -173,6 +176,15 @@ def build_system(
     born = any(type(force).__name__ in _GB_FORCES for force in system.getForces())
     solvent: Solvent = "explicit" if explicit else "implicit" if born else "vacuum"
     return Simulated(modeller.topology, positions, system, solvent, hydrogens, waters)
+
+
+def _correct_hydrogens(modeller: app.Modeller, there: Collection[tuple[int, str]]) -> None:
+    """Put hydrogens that were not there where they belong."""
+    atoms = modeller.topology.atoms()
+    added = [a.index for a in atoms if (a.residue.index, a.name) not in there]
+    x = np.asarray(modeller.positions.value_in_unit(unit.nanometer), dtype="float64")
+    x = corrected(modeller.topology, x, added)
+    modeller.positions = [openmm.Vec3(*place) for place in x.tolist()] * unit.nanometer
 
 
 def density(system: openmm.System) -> float | None:

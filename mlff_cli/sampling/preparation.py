@@ -22,7 +22,7 @@ from mlff_cli.core.workers import available_cores
 from mlff_cli.data.trajectories.h5md_writer import create_h5md
 from mlff_cli.data.trajectories.partial_run import PartialRun
 from mlff_cli.data.trajectories.peptide import Peptide, build_peptide
-from mlff_cli.physics.handedness import require_one_hand
+from mlff_cli.physics.handedness import require_one_hand, require_same_hands
 from mlff_cli.physics.mapped_exchange import MappedExchange
 from mlff_cli.physics.md_schedule import FS
 from mlff_cli.physics.minimisation import minimise
@@ -132,6 +132,7 @@ def prepare(
             where=str(plan.system or plan.options.peptide),
             remedy="look for overlapping atoms in the structure",
         )
+    require_same_hands(made, positions, str(plan.system or plan.options.peptide))
     told = [f"{energy * KJ_MOL / KCAL_MOL:.6g}" for energy in (before, after)]
     reporter.info(f"minimised from {told[0]} to {told[1]} kcal/mol")
     start = Simulated(

@@ -7,11 +7,12 @@ import openmm
 import pytest
 from openmm import unit
 
-from mlff_cli.core.errors import UsageError
+from mlff_cli.core.errors import NumericalError, UsageError
 from mlff_cli.physics.handedness import (
     mirrored_residues,
     one_handed_residues,
     require_one_hand,
+    require_same_hands,
 )
 from mlff_cli.physics.openmm_structures import Molecule
 from mlff_cli.physics.openmm_system import Simulated, build_system
@@ -97,3 +98,11 @@ def test_a_residue_cut_by_the_box_keeps_its_hand() -> None:
         wrapped = moved - np.floor(moved @ np.linalg.inv(box)) @ box
         found = mirrored_residues(Molecule(molecule.topology, wrapped))
         assert [r.index for r in found] == [2]
+
+
+def test_a_residue_that_became_its_mirror_image_is_refused() -> None:
+    made = build_system(peptide("ACE-ALA-THR-NME"), ("amber14-all.xml",))
+    require_same_hands(made, made.positions + 0.001, "somewhere")
+    with pytest.raises(NumericalError, match=r"mirror images: ALA 2 .*, THR 3 .*") as caught:
+        require_same_hands(made, -made.positions, "somewhere")
+    assert caught.value.where == "somewhere"

@@ -23,6 +23,11 @@ from mlff_cli.core.residues import D_AMINO_ACIDS, LETTERS
 from mlff_cli.core.runtime import require
 
 PHI, PSI, OMEGA = -120.0, 140.0, 180.0  # degrees
+# equal branches: seen from, at, their names, and what makes them others (isoleucine, rings)
+BRANCHES = (
+    ("CA", "CB", "CG1", "CG2", frozenset({"CD1"})),
+    ("CB", "CG", "CD1", "CD2", frozenset({"CE1", "CE2", "NE1"})),
+)
 ATTEMPTS = 20  # seeds to try: prolines need a few
 _LETTER_OF = {name: letter for letter, name in LETTERS.items()}
 _HELM = {
@@ -137,7 +142,7 @@ def build_peptide(text: str, seed: int = 0) -> Peptide:
     order = sorted(index.tolist(), key=lambda i: (_residue(molecule, i), i))
     rank = {i: k for k, i in enumerate(order)}
     bonds = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in molecule.GetBonds()]
-    return Peptide(
+    found = Peptide(
         residues=codes,
         names=tuple(_name(molecule, i) for i in order),
         numbers=np.array([molecule.GetAtomWithIdx(i).GetAtomicNum() for i in order]),
@@ -145,6 +150,26 @@ def build_peptide(text: str, seed: int = 0) -> Peptide:
         bonds=np.array(sorted(tuple(sorted((rank[i], rank[j]))) for i, j in bonds)),
         positions=np.asarray(molecule.GetConformer().GetPositions())[order],
     )
+    _order_branches(found)
+    return found
+
+
+def _order_branches(peptide: Peptide) -> None:
+    """Put the methyl groups of valine and leucine where their names belong, in place.
+
+    Clockwise before the hydrogen, seen from the main chain (IUPAC-IUB, Biochemistry 9, 3471, 1970):
+    CG1 of valine and CD1 of leucine are pro-R. An embedding takes either.
+    """
+    x = peptide.positions
+    for k in range(len(peptide.residues)):
+        mine = np.flatnonzero(peptide.residue == k)
+        at = {peptide.names[i]: int(i) for i in mine}
+        for parent, centre, first, second, further in BRANCHES:
+            if not {parent, centre, first, second} <= at.keys() or further & at.keys():
+                continue
+            axis, a, b = (x[at[name]] - x[at[centre]] for name in (parent, first, second))
+            if np.cross(a, b) @ axis > 0:
+                x[[at[first], at[second]]] = x[[at[second], at[first]]]
 
 
 def _molecule(codes: tuple[str, ...], chem: Any) -> Any:

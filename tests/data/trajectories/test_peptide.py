@@ -95,6 +95,25 @@ def test_side_chains_of_threonine_and_isoleucine_have_the_right_hand(
     assert {peptide.names[i]: label for i, label in centres} == wanted
 
 
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("V", ("CB", "CA", "CG1", "CG2")),
+        ("GLY-DVA", ("CB", "CA", "CG1", "CG2")),
+        ("L", ("CG", "CB", "CD1", "CD2")),
+    ],
+)
+def test_branches_of_valine_and_leucine_are_where_their_names_belong(
+    code: str, names: tuple[str, ...]
+) -> None:
+    """CG1 and CD1 are pro-R: clockwise from the parent before the other, the hydrogen behind."""
+    for seed in range(4):
+        peptide = build_peptide(code, seed)
+        x = [place(peptide, len(peptide.residues) - 1, name) for name in names]
+        parent, first, second = (y - x[0] for y in x[1:])
+        assert np.cross(first, second) @ parent < 0
+
+
 def test_d_residues_are_mirrored() -> None:
     peptide = build_peptide("ACE-" + "-".join(D_AMINO_ACIDS) + "-NME", seed=4)
     for index, name in enumerate(peptide.residues):
