@@ -70,9 +70,11 @@ def test_a_folder_holds_the_model_that_was_exported(tmp_path) -> None:
         np.testing.assert_allclose(there, energy.detach(), rtol=1e-4, atol=1e-4)
 
 
-def test_without_a_compiler_nothing_is_written(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_without_a_compiler_nothing_is_written(tmp_path) -> None:
+    from torch._inductor import config
+
+    absent = config.patch({"cpp.cxx": ("no-such-compiler",)})  # pytest's own leaves it deleted
     model = BeadModel(allegro(), Prior(PARAMETRIC))
-    with pytest.raises(MissingDependencyError, match="C\\+\\+ compiler"):
+    with absent, pytest.raises(MissingDependencyError, match="C\\+\\+ compiler"):
         write_lammps_folder(model, topology(), tmp_path / "out", {})
     assert list(tmp_path.iterdir()) == []
