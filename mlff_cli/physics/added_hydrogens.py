@@ -23,16 +23,18 @@ from typing import Any
 import numpy as np
 from openmm import app
 
+LONGEST = 0.3  # nm of a bond
+
 
 def corrected(topology: app.Topology, x: np.ndarray, added: Collection[int]) -> np.ndarray:
     """Positions (N, 3) with added hydrogens where they belong.
 
     Args:
         topology: bonds and names.
-        x: (N, 3), any unit; left as it is.
+        x: (N, 3) nm; left as it is. Atoms whose bonds a box has cut are left alone.
         added: hydrogens that may change places.
     """
-    x = np.array(x, dtype=np.float64)
+    x, free = np.array(x, dtype=np.float64), frozenset(added)
     near: dict[int, list[int]] = {atom.index: [] for atom in topology.atoms()}
     for a, b in topology.bonds():
         near[a.index].append(b.index)
@@ -40,11 +42,13 @@ def corrected(topology: app.Topology, x: np.ndarray, added: Collection[int]) -> 
     light = {a.index for a in topology.atoms() if a.element and a.element.atomic_number == 1}
     depth, parents = _depths(topology, near)
     for centre, around in near.items():
+        if not around or np.abs(x[around] - x[centre]).max() > LONGEST:
+            continue
         hydrogens = sorted(light.intersection(around))
         heavy = sorted((k for k in around if k not in light), key=lambda k: (depth[k], k))
-        if len(heavy) == 3 and len(hydrogens) == 1 and hydrogens[0] in added:
+        if len(heavy) == 3 and len(hydrogens) == 1 and hydrogens[0] in free:
             x[hydrogens[0]] = _opposite(x, centre, heavy, hydrogens[0])
-        if len(hydrogens) < 2 or not heavy or not set(hydrogens[-2:]) <= set(added):
+        if len(hydrogens) < 2 or not heavy or not free.issuperset(hydrogens[-2:]):
             continue
         parent = parents.get(centre, heavy[0])
         rest = sorted(k for k in heavy if k != parent)

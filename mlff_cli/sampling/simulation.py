@@ -51,12 +51,12 @@ def simulate(
         while ensemble.step < end:
             before = count(ensemble.step)
             try:
-                reached = ensemble.advance(pool, stop, frames)
+                arrived = ensemble.advance(pool, stop, frames)
             except NumericalError as error:
                 raise _exploded(plan, ensemble, error) from error
             now = clock.monotonic()
             last = ensemble.step == schedule.end
-            if reached and (stop.requested or last or now - saved > SAVE_SECONDS):
+            if arrived and (stop.requested or last or now - saved > SAVE_SECONDS):
                 writer.sync()
                 partial.save(ensemble.state())
                 saved, kept = clock.monotonic(), ensemble.step

@@ -10,6 +10,7 @@ import pytest
 from openmm import app, unit
 
 from mlff_cli.data.trajectories.peptide import build_peptide
+from mlff_cli.physics.added_hydrogens import corrected
 from mlff_cli.physics.handedness import mirrored_residues
 from mlff_cli.physics.openmm_structures import Molecule, chain_molecule
 from mlff_cli.physics.openmm_system import Simulated, build_system
@@ -113,3 +114,11 @@ def test_hydrogens_of_a_file_stay_as_they_are() -> None:
     placed = {(a.residue.name, a.name): again.positions[a.index] for a in again.topology.atoms()}
     assert again.hydrogens_added > 0
     np.testing.assert_allclose([placed[names[k]] for k in two], x[two], atol=1e-6)
+
+
+def test_atoms_whose_bonds_a_box_has_cut_are_left_alone() -> None:
+    made = built("ACE-ALA-NME", 0)
+    x = made.positions.copy()
+    names = [(a.residue.name, a.name) for a in made.topology.atoms()]
+    x[names.index(("ALA", "CA"))] += [3.0, 0.0, 0.0]
+    np.testing.assert_array_equal(corrected(made.topology, x, range(len(x))), x)
